@@ -1,0 +1,1 @@
+"""asv benchmarks of SnapDB: each cell of the comparison table that is ours."""

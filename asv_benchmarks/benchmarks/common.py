@@ -1,0 +1,49 @@
+"""Rows and loaded stores, shared by the benchmarks of one process.
+
+asv calls ``setup`` before each timed call and then times single calls (number = 1). So stores are kept here between
+calls, and quick questions are repeated in the body: REPEAT says how often, and the time shown is for all of them.
+"""
+
+from functools import lru_cache
+
+from snapdb.benchmark import rows as data
+from snapdb.benchmark.peers import BY_NAME, OURS
+
+ROWS = [100_000, 1_000_000]
+#: "row" and "columnar"; parameters must not depend on what is installed
+ENGINES = sorted(OURS, reverse=True)
+#: questions in one timed call
+REPEAT = {"scan_sum": 20, "filtered_sum": 5, "zone_sum": 200, "count_three": 5}
+
+
+@lru_cache(maxsize=1)
+def rows(count):
+    """The benchmark's rows as a list."""
+    return list(data.generate(count))
+
+
+@lru_cache(maxsize=1)
+def keys(count):
+    """Keys of the point reads."""
+    return data.keys(count)
+
+
+@lru_cache(maxsize=1)
+def store(engine, count):
+    """A loaded store; one is kept at a time."""
+    kind = BY_NAME[engine]
+    kind.prepare()
+    return kind(data.generate(count))
+
+
+class OfEngine:
+    """Parameters of every benchmark here, and the store set for its workload."""
+
+    params = (ENGINES, ROWS)
+    param_names = ("engine", "rows")
+    timeout = 300
+    workload = ""
+
+    def setup(self, engine, count):
+        self.store = store(engine, count)
+        self.store.before(self.workload)

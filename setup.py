@@ -1,0 +1,79 @@
+"""Builds the optional compiled kernels; everything else stands in pyproject.toml.
+
+SNAPDB_NO_EXTENSIONS=1 builds a pure-Python package. SNAPDB_REQUIRE_EXTENSIONS=1 (or CIBUILDWHEEL=1) makes a kernel that
+does not compile an error; otherwise the package installs without it and ``snapdb._ext.REASON`` says so at run time.
+SNAPDB_DEBUG_BUILD=1 compiles for a debugger.
+"""
+
+import os
+import platform
+import sys
+from glob import glob
+
+from setuptools import setup
+
+#: the hot modules of ``snapdb/_ext``; the dispatcher, the stubs and the twins are tested against this tuple
+KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal")
+#: kernels that link the SIMD loops
+SIMD_KERNELS = ("_codecs", "_mask")
+
+
+def switch(name):
+    """Whether an environment switch is on: '', '0', 'false', 'no' and 'off' are off, anything else is on."""
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+NO_EXTENSIONS = switch("SNAPDB_NO_EXTENSIONS")
+REQUIRE_EXTENSIONS = switch("SNAPDB_REQUIRE_EXTENSIONS")
+if NO_EXTENSIONS and REQUIRE_EXTENSIONS:
+    raise RuntimeError("SNAPDB_NO_EXTENSIONS and SNAPDB_REQUIRE_EXTENSIONS are both set; unset one of them")
+REQUIRED = REQUIRE_EXTENSIONS or switch("CIBUILDWHEEL")
+
+
+def compile_arguments():
+    """Flags that give every compiler and level the same float bits, and release objects without debug information."""
+    if sys.platform == "win32":
+        return ["/O2", "/fp:precise"], []
+    same_bits = ["-ffp-contract=off", "-fno-strict-aliasing"]
+    if switch("SNAPDB_DEBUG_BUILD"):
+        return ["-O0", "-g3", *same_bits], []
+    return ["-O3", "-g0", "-Wno-unreachable-code", *same_bits], ["-Wl,-x" if sys.platform == "darwin" else "-Wl,-s"]
+
+
+def extensions():
+    """The extension modules; ``optional`` covers the C compiler only, a Cython error always fails the build."""
+    from Cython.Distutils.extension import Extension
+
+    compile_args, link_args = compile_arguments()
+    return [
+        Extension(
+            f"snapdb._ext.{name}",
+            [f"snapdb/_ext/{name}.pyx"] + (["snapdb/_ext/kernels.c"] if name in SIMD_KERNELS else []),
+            include_dirs=["snapdb/_ext"],
+            depends=sorted(sum((glob(f"snapdb/_ext/*.{kind}") for kind in ("h", "inc", "pxd", "pxi")), [])),
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+            cython_directives={"language_level": 3, "embedsignature": True, "binding": True},
+            cython_c_in_temp=True,  # generated C belongs to the build, not to the source tree
+            optional=not REQUIRED,
+        )
+        for name in KERNELS
+    ]
+
+
+def arguments():
+    """Keyword arguments for ``setup``; Cython is imported only where something is compiled."""
+    if NO_EXTENSIONS or platform.python_implementation() != "CPython":
+        return {}
+    try:
+        from Cython.Build import build_ext
+    except ModuleNotFoundError:
+        if REQUIRED:
+            raise
+        sys.stderr.write("Cython is not installed: SnapDB is built without its compiled kernels\n")
+        return {}
+    # not cythonize(): it drops `optional`
+    return {"ext_modules": extensions(), "cmdclass": {"build_ext": build_ext}}
+
+
+setup(**arguments())

@@ -1,0 +1,23 @@
+# cython: language_level=3
+# The fields that other kernels use; _codecs.pyx may add its own.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef class Chunk:
+    cdef readonly int codec, code, width
+    cdef readonly Py_ssize_t rows, null_count
+    cdef readonly bint sealed
+    cdef object owner               # keeps the memory below alive
+    cdef Py_buffer source           # sealed bytes: the held buffer
+    cdef const uint8_t* base_ptr    # sealed bytes, NULL for a view
+    cdef Py_ssize_t total           # their length
+    cdef int64_t base, step
+    cdef int container              # T
+    cdef Py_ssize_t distinct        # entries of the dictionary
+    cdef const uint8_t* null_bits   # NULL where nothing (or everything, see null_count) is null
+    cdef const uint8_t* values      # typed, packed or bitmap
+    cdef const uint8_t* offsets     # u32 in sealed chunks, u64 in views
+    cdef const uint8_t* heap
+    cdef int offset_width           # 4 or 8
+    cdef object logical_at(self, Py_ssize_t row)        # no bounds check
+    cdef bint null_at(self, Py_ssize_t row) noexcept

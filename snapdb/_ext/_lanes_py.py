@@ -1,0 +1,258 @@
+"""Whole arrays of small integers computed on as one large Python integer: packing, range tests, lane arithmetic.
+
+A *lane* is one value of ``size`` bytes (1, 2, 4 or 8) in a byte string, little-endian. Python's integers run through their digits at
+C speed, so an addition over 8 KiB of lanes costs what a few additions of single values cost. Carries between lanes are
+kept out by working on the low bits alone and putting the top bit right afterwards.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Union
+
+from ._bits_py import bitmap
+from ._common import container
+
+__all__ = [
+    "add", "as_bytes", "expand", "float_range", "in_range", "keep", "narrow", "pack", "subtract", "typed", "unpack", "widen",
+]  # fmt: skip
+
+Bytes = Union[bytes, bytearray, memoryview]
+
+_PIECE = 8192  # bytes worked on at a time: fits the first-level cache
+_ROW = 128  # bytes of one row of lanes of a packed block
+_TOP = b"0" * 128 + b"1" * 128  # a lane's top byte -> binary digit of its top bit
+_SPREAD = b"\0" + b"\xff" * 255  # flag byte -> all bits of the byte
+_BIG = sys.byteorder == "big"
+_LETTERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def typed(letter: str, data: Bytes) -> Any:
+    """Little-endian bytes as an array of ``letter``'s type (a copy)."""
+    items = array(letter)
+    items.frombytes(data)
+    if _BIG:
+        items.byteswap()
+    return items
+
+
+def as_bytes(items: Any) -> bytes:
+    """The little-endian bytes of an array or a typed memoryview."""
+    if _BIG and items.itemsize > 1:
+        items = array(items.typecode if isinstance(items, array) else items.format, items)
+        items.byteswap()
+    return items.tobytes()  # type: ignore[no-any-return]
+
+
+def lanes(size: int, data: Bytes) -> Sequence[int]:
+    """Unsigned lanes as something to index: the bytes themselves, or an array."""
+    return bytes(data) if size == 1 else typed(_LETTERS[size], data)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _every(size: int, value: int, length: int) -> int:
+    """``value`` in every lane of ``length`` bytes."""
+    return int.from_bytes(value.to_bytes(size, "little") * (length // size), "little")
+
+
+def _top(size: int, length: int) -> int:
+    """The top bit of every lane."""
+    return _every(size, 1 << (8 * size - 1), length)
+
+
+# -- packing ---------------------------------------------------------------
+
+
+def _rows(data: Bytes) -> list[bytes]:
+    view = memoryview(data)
+    return [bytes(view[at : at + _ROW]) for at in range(0, len(view), _ROW)]
+
+
+def unpack(data: Bytes, width: int) -> bytes:
+    """The values of whole packed blocks, in containers of ``container(width)`` bits."""
+    bits = container(width)
+    if width == bits:
+        return bytes(data)
+    rows = _rows(data)
+    blocks = len(rows) // width
+    size, length = bits >> 3, blocks * _ROW
+    words = [int.from_bytes(b"".join(rows[word::width]), "little") for word in range(width)]
+    every = _every(size, (1 << width) - 1, length)
+    out = [b""] * (blocks * bits)
+    for row in range(bits):
+        word, shift = divmod(row * width, bits)
+        here = bits - shift  # bits of the value in its first word
+        if here >= width:
+            values = words[word] >> shift & every
+        else:
+            low = words[word] >> shift & _every(size, (1 << here) - 1, length)
+            values = low | (words[word + 1] & _every(size, (1 << (width - here)) - 1, length)) << here
+        out[row::bits] = _rows(values.to_bytes(length, "little"))
+    return b"".join(out)
+
+
+def pack(values: Bytes, width: int) -> bytes:
+    """Whole blocks of values below ``2**width``, in containers of ``container(width)`` bits, as packed blocks."""
+    bits = container(width)
+    if width == bits:
+        return bytes(values)
+    rows = _rows(values)
+    blocks = len(rows) // bits
+    size, length = bits >> 3, blocks * _ROW
+    words = [0] * width
+    for row in range(bits):
+        word, shift = divmod(row * width, bits)
+        here = bits - shift
+        lane_row = int.from_bytes(b"".join(rows[row::bits]), "little")
+        if here >= width:
+            words[word] |= lane_row << shift
+        else:
+            words[word] |= (lane_row & _every(size, (1 << here) - 1, length)) << shift
+            words[word + 1] |= lane_row >> here & _every(size, (1 << (width - here)) - 1, length)
+    out = [b""] * (blocks * width)
+    for place, whole in enumerate(words):
+        out[place::width] = _rows(whole.to_bytes(length, "little"))
+    return b"".join(out)
+
+
+# -- arithmetic ------------------------------------------------------------
+
+
+def narrow(data: Bytes, size: int, wanted: int) -> bytes:
+    """The low ``wanted`` bytes of every lane."""
+    if size == wanted:
+        return bytes(data)
+    if wanted == 1:
+        return bytes(data[::size])
+    out = bytearray(len(data) // size * wanted)
+    for place in range(wanted):
+        out[place::wanted] = data[place::size]
+    return bytes(out)
+
+
+def widen(data: Bytes, size: int, wanted: int) -> bytes:
+    """Unsigned lanes in ``wanted`` bytes each."""
+    if size == wanted:
+        return bytes(data)
+    out = bytearray(len(data) // size * wanted)
+    for place in range(size):
+        out[place::wanted] = data[place::size]
+    return bytes(out)
+
+
+def add(data: Bytes, size: int, value: int) -> bytes:
+    """``value`` added to every lane, modulo the lane."""
+    value &= (1 << 8 * size) - 1
+    if size == 1:
+        return bytes(data).translate(bytes((byte + value) & 255 for byte in range(256)))
+    parts = []
+    high = 1 << (8 * size - 1)
+    for at in range(0, len(data), _PIECE):
+        piece = data[at : at + _PIECE]
+        length = len(piece)
+        top, wanted = _top(size, length), _every(size, value, length)
+        x = int.from_bytes(piece, "little")
+        low = (x & (top ^ _every(size, 2 * high - 1, length))) + _every(size, value & (high - 1), length)
+        parts.append((low ^ ((x ^ wanted) & top)).to_bytes(length, "little"))
+    return b"".join(parts)
+
+
+def subtract(data: Bytes, size: int, value: int) -> bytes:
+    """``value`` taken from every lane, modulo the lane."""
+    return add(data, size, -value)
+
+
+def keep(data: Bytes, size: int, flags: bytes) -> bytes:
+    """Lanes whose flag is 0 set to zero."""
+    bits = flags.translate(_SPREAD)
+    if size == 1:
+        whole: Bytes = bits
+    else:
+        whole = bytearray(len(flags) * size)
+        for place in range(size):
+            whole[place::size] = bits
+    return (int.from_bytes(data, "little") & int.from_bytes(whole, "little")).to_bytes(len(whole), "little")
+
+
+def expand(codes: bytes, entries: Bytes, size: int) -> bytes:
+    """The entry of ``size`` bytes for each one-byte code (at most 256 entries)."""
+    table = bytes(entries) + bytes(256 * size - len(entries))
+    if size == 1:
+        return codes.translate(table)
+    out = bytearray(len(codes) * size)
+    count = len(entries) // size
+    for place in range(size):
+        column = table[place::size]
+        if column.count(column[:1], 0, count) < count:
+            out[place::size] = codes.translate(column)
+        elif column[0]:
+            out[place::size] = column[:1] * len(codes)
+    return bytes(out)
+
+
+# -- range tests -----------------------------------------------------------
+
+
+def in_range(data: Bytes, size: int, low: int, high: int, signed: bool = False) -> int:
+    """A bitmap of the lanes with ``low <= lane <= high``; the bounds must be values of a lane."""
+    half = 1 << (8 * size - 1)
+    if signed:  # in the order of the unsigned lane with its top bit turned over
+        low, high = low + half, high + half
+    if size == 1:
+        return _byte_range(data, low, high, signed)
+    digits = []
+    top = _top(size, _PIECE)
+    below = top ^ _every(size, 2 * half - 1, _PIECE)
+    raise_low = _every(size, half - (low & (half - 1)), _PIECE)
+    raise_high = _every(size, high | half, _PIECE)
+    for at in range(0, len(data), _PIECE):
+        piece = data[at : at + _PIECE]
+        x = int.from_bytes(piece, "little")
+        rest = x & below
+        if signed:
+            x ^= top
+        found = top
+        if low:  # a lane's top bit: it is not below `low`
+            reached = rest + raise_low
+            found = reached & x if low & half else reached | x
+        if high != 2 * half - 1:
+            left = raise_high - rest
+            found &= left | (x ^ top) if high & half else left & (x ^ top)
+        digits.append(found.to_bytes(_PIECE, "little")[size - 1 : len(piece) : size].translate(_TOP))
+    return int(b"".join(digits)[::-1] or b"0", 2)
+
+
+def _byte_range(data: Bytes, low: int, high: int, signed: bool) -> int:
+    order = [byte ^ 128 if signed else byte for byte in range(256)]
+    return bitmap(bytes(data).translate(bytes(low <= place <= high for place in order)))
+
+
+def float_range(data: Bytes, size: int, low: int, high: int) -> int:
+    """A bitmap of the IEEE values between two (given by their bits; no NaN, ``low <= high``; -0.0 equals 0.0)."""
+    half = 1 << (8 * size - 1)
+    low_size, high_size = low & (half - 1), high & (half - 1)
+    if low_size and low & half and high_size and high & half:  # both negative: the larger has the smaller bits
+        return in_range(data, size, high, low)
+    if not low & half and low_size:
+        return in_range(data, size, low, high)
+    # from zero or below to zero or above: each sign has a greatest magnitude
+    if not low & half:
+        low_size = 0
+    if high & half:
+        high_size = 0
+    digits = []
+    top = _top(size, _PIECE)
+    below = top ^ _every(size, 2 * half - 1, _PIECE)
+    most_negative, most = _every(size, low_size | half, _PIECE), _every(size, high_size | half, _PIECE)
+    for at in range(0, len(data), _PIECE):
+        piece = data[at : at + _PIECE]
+        x = int.from_bytes(piece, "little")
+        rest = x & below
+        found = most - rest
+        if low_size != high_size:
+            found = (found & (x ^ top)) | ((most_negative - rest) & x)
+        digits.append(found.to_bytes(_PIECE, "little")[size - 1 : len(piece) : size].translate(_TOP))
+    return int(b"".join(digits)[::-1] or b"0", 2)

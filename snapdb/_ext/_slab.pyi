@@ -1,0 +1,67 @@
+"""The row store: slabs of fixed-width rows, liveness, heaps. See ``_slab_py`` for the readable twin."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Optional
+
+from ._values import ColumnBuffer, RowCodec
+
+class SlabTable:
+    """Every row of a table, in slabs of ``page_size`` bytes. Row id is position.
+
+    ``offsets`` are the columns' byte offsets in the fixed-width row (a string column's field: ``bytes:N`` N bytes zero padded,
+    its length kept outside the row; other strings 8 bytes, u32 heap offset and u32 length), ``row_width`` the row's bytes.
+    A slab holds ``max(1, page_size // row_width)`` rows, a liveness bitmap, a null bitmap per nullable column,
+    lengths of its ``bytes:N`` values, and a heap. A slab that a view pins or a memoryview exports is copied before it is written.
+    The compiled methods are one step under the GIL; the twin takes ``lock``. While ``paused`` is true, ``insert``, ``update``
+    and ``delete`` go to ``slow(name, *args)``, which waits for its turn; ``append``, ``change`` and ``remove`` are the same without that check.
+    """
+
+    rows: int  # positions given out
+    live: int
+    paused: bool
+    slab_rows: int
+    def __init__(
+        self,
+        codec: RowCodec,
+        offsets: Sequence[int],
+        row_width: int,
+        page_size: int,
+        lock: Any,
+        slow: Callable[..., Any],
+    ) -> None: ...
+    def insert(self, row: Mapping[str, Any]) -> int: ...
+    def append(self, row: Mapping[str, Any]) -> int: ...
+    def append_values(self, values: Sequence[Any]) -> int:
+        """Append one row of checked physical values in column order."""
+    def extend(self, columns: Sequence[ColumnBuffer]) -> int:
+        """Append staged columns of equal length, all or nothing; returns the first new id."""
+    def get(self, idx: int) -> Optional[dict[str, Any]]: ...
+    def get_raw(self, idx: int) -> Optional[memoryview]: ...
+    def contains(self, idx: int) -> bool: ...
+    def update(self, idx: int, row: Mapping[str, Any]) -> None:
+        """Merge ``row`` into a live row; KeyError(idx) where there is none."""
+    def change(self, idx: int, row: Mapping[str, Any]) -> None: ...
+    def put(self, idx: int, values: Sequence[tuple[int, Any]]) -> None:
+        """Overwrite (column, checked physical value) pairs of a live row."""
+    def delete(self, idx: int) -> None:
+        """KeyError(idx) where there is no live row."""
+    def remove(self, idx: int) -> None: ...
+    def pin(self) -> "SlabView":
+        """The rows as of now."""
+    @property
+    def nbytes(self) -> int: ...
+
+class SlabView:
+    """The rows as of the moment it was made; later writes do not show. Released by ``release()`` or when dropped."""
+
+    rows: int
+    live: int
+    def gather(self, column: int, start: int, stop: int) -> ColumnBuffer:
+        """Positions ``start..stop`` of one column, dead rows as null (zero slots)."""
+    def live_mask(self, start: int, stop: int) -> Optional[bytearray]:
+        """Bitmap of the live rows of positions ``start..stop`` (``start`` a multiple of 65,536), None where all are live."""
+    def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(id, row) of the live rows in order. The iterator keeps the view alive."""
+    def raw_items(self) -> Iterator[tuple[int, memoryview]]:
+        """(id, read-only bytes of the fixed-width row) of the live rows in order."""
+    def release(self) -> None: ...

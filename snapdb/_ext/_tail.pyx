@@ -1,0 +1,253 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Single-row access to a columnar table in one call. ``_tail_py`` is the readable twin."""
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_SetItem
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t
+
+from ._codecs cimport Chunk
+from ._values cimport Cell, ColumnBuffer, RowCodec, logical_object
+
+from ._common import TAIL as _TAIL
+
+__all__ = ["RowPort"]
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
+    Py_ssize_t PyDict_GET_SIZE(object d)
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
+    object PyNumber_Index(object value)
+
+cdef enum:
+    SHIFT = 16
+    MASK = 65535
+    ON_STACK = 64  # columns whose cells fit on the stack
+
+
+@cython.final
+cdef class RowPort:
+    """Reads and appends rows over lists that the columnar engine owns and changes in place.
+
+    ``parts[j][k]`` is what segment k of column j is made of: (sealed chunk or None, tail buffer or None), one tuple so that a
+    change of both is one assignment; None for a segment without a live row. ``overlays[j][k]`` maps in-segment rows to
+    physical values that replace the stored ones (``overlays[j]`` is a dict that has only the segments with updates).
+    ``deleted[k]`` is None or a bitmap of deleted rows. ``rows`` counts positions given out; a position at or past it reads as
+    missing. The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called when it reaches ``limit``
+    rows, after the row is in and outside the lock. The compiled methods are one step under the GIL; the twin takes ``lock``.
+    While ``paused`` is true ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
+    """
+
+    cdef RowCodec codec
+    cdef list parts, overlays, deleted
+    cdef object slow, on_full
+    cdef dict template
+    cdef int count
+    cdef public Py_ssize_t rows, limit
+    cdef public bint paused
+
+    def __init__(self, RowCodec codec not None, list parts not None, list overlays not None, list deleted not None, lock, slow, on_full):
+        cdef int count = codec.count
+        if len(parts) != count or len(overlays) != count:
+            raise ValueError(f"{count} columns need as many parts and overlays, got {len(parts)} and {len(overlays)}")
+        for entry in parts:
+            if not isinstance(entry, list):
+                raise TypeError("parts must be lists")
+        for entry in overlays:
+            if not isinstance(entry, dict):
+                raise TypeError("overlays must be dicts")
+        self.codec = codec
+        self.count = count
+        self.parts = parts
+        self.overlays = overlays
+        self.deleted = deleted
+        self.slow = slow
+        self.on_full = on_full
+        self.template = dict.fromkeys(codec.names)
+        self.rows = 0
+        self.limit = _TAIL
+        self.paused = False
+
+    cdef ColumnBuffer tail(self, int column):
+        """The tail buffer of the open segment."""
+        cdef list segments = <list>PyList_GET_ITEM(self.parts, column)
+        cdef Py_ssize_t last = PyList_GET_SIZE(segments) - 1
+        if last >= 0:
+            part = <object>PyList_GET_ITEM(segments, last)
+            if part is not None:
+                buffer = (<tuple>part)[1]
+                if buffer is not None:
+                    return <ColumnBuffer?>buffer
+        raise RuntimeError("the open segment has no tail to append to")
+
+    cdef Py_ssize_t put(self, Cell* cells) except -1:
+        """Append checked cells: room first in every tail, then what cannot fail. Runs no Python code."""
+        cdef int column
+        cdef ColumnBuffer tail = None
+        if PyList_GET_SIZE(self.parts) < self.count:
+            raise RuntimeError("parts has lost a column")
+        for column in range(self.count):
+            tail = self.tail(column)
+            tail.reserve(1, cells[column].size if tail.width == 0 else 0)
+            if cells[column].is_null:
+                tail.reserve_nulls()
+        for column in range(self.count):
+            tail = self.tail(column)
+            tail.push(&cells[column])
+        self.rows += 1
+        return self.rows - 1
+
+    cdef bint is_full(self) except -1:
+        cdef list segments
+        if self.count == 0:
+            return False
+        segments = <list>PyList_GET_ITEM(self.parts, 0)
+        part = segments[PyList_GET_SIZE(segments) - 1]
+        return (<ColumnBuffer>(<tuple>part)[1]).rows >= self.limit
+
+    cdef object take(self, object row, bint may_wait):
+        cdef Cell[ON_STACK] few
+        cdef Cell* cells = few
+        cdef list keep = []
+        cdef Py_ssize_t idx
+        if self.count > ON_STACK:
+            cells = <Cell*>PyMem_RawCalloc(self.count, sizeof(Cell))
+            if cells == NULL:
+                raise MemoryError()
+        try:
+            self.codec.encode_cells(row, -1, cells, keep)
+            if may_wait and self.paused:
+                return self.slow(row)
+            idx = self.put(cells)
+        finally:
+            if cells != few:
+                PyMem_RawFree(cells)
+        if self.is_full():
+            self.on_full()
+        return idx
+
+    def insert(self, row):
+        """Append a row and return its id; waits in ``slow`` while paused. Errors as ``RowCodec.encode``."""
+        return self.take(row, True)
+
+    def append(self, row):
+        """``insert`` whether paused or not."""
+        return self.take(row, False)
+
+    def append_values(self, values):
+        """Append one row of checked physical values in column order."""
+        cdef list listed = list(values)
+        cdef int column
+        cdef Cell* cells
+        cdef Py_ssize_t idx
+        if len(listed) != self.count:
+            raise ValueError(f"a row has {self.count} values, got {len(listed)}")
+        cells = <Cell*>PyMem_RawCalloc(self.count + 1, sizeof(Cell))
+        if cells == NULL:
+            raise MemoryError()
+        try:
+            for column in range(self.count):
+                self.codec.cell_of(column, listed[column], &cells[column])
+            idx = self.put(cells)
+        finally:
+            PyMem_RawFree(cells)
+        if self.is_full():
+            self.on_full()
+        return idx
+
+    cdef Py_ssize_t live(self, object idx) except -2:
+        """The position of a live row, -1 where there is none."""
+        cdef int overflow = 0
+        cdef long long place
+        cdef Py_ssize_t segment, at
+        cdef uint8_t byte
+        if not PyLong_CheckExact(idx):
+            idx = PyNumber_Index(idx)
+        place = PyLong_AsLongLongAndOverflow(idx, &overflow)
+        if overflow or place < 0 or place >= self.rows:
+            return -1
+        segment = place >> SHIFT
+        at = (place & MASK) >> 3
+        if segment < PyList_GET_SIZE(self.deleted):
+            gone = <object>PyList_GET_ITEM(self.deleted, segment)
+            if gone is not None:
+                if PyByteArray_CheckExact(gone):
+                    byte = PyByteArray_AS_STRING(gone)[at] if at < PyByteArray_GET_SIZE(gone) else 0
+                else:
+                    byte = gone[at] if at < len(gone) else 0
+                if byte >> (place & 7) & 1:
+                    return -1
+        return place
+
+    def get(self, idx):
+        """The live row as a dict of logical values, None where there is none. TypeError for what is not an integer."""
+        cdef Py_ssize_t place = self.live(idx)
+        cdef int column
+        cdef dict found
+        if place < 0:
+            return None
+        found = PyDict_Copy(self.template)
+        for column in range(self.count):
+            if not self.read(column, place, found):
+                return None
+        return found
+
+    cdef bint read(self, int column, Py_ssize_t place, dict found) except -1:
+        """Put one column's value of a position into ``found``; False where the position holds no row."""
+        cdef Py_ssize_t segment = place >> SHIFT, row = place & MASK, sealed = 0
+        cdef list segments = <list>self.parts[column]
+        cdef dict overlays = <dict>self.overlays[column]
+        cdef PyObject* changed
+        cdef PyObject* physical
+        name = <object>self.codec.names[column]
+        if segment >= PyList_GET_SIZE(segments):
+            return False
+        part = <object>PyList_GET_ITEM(segments, segment)
+        if part is None:
+            return False
+        if PyDict_GET_SIZE(overlays):
+            changed = PyDict_GetItemWithError(overlays, segment)
+            if changed != NULL:
+                physical = PyDict_GetItemWithError(<dict>changed, row)
+                if physical != NULL:
+                    PyDict_SetItem(found, name, logical_object(self.codec.codes[column], <object>physical))
+                    return True
+        chunk = (<tuple>part)[0]
+        if chunk is not None:
+            if type(chunk) is not Chunk:
+                raise TypeError(f"a sealed part must be a compiled Chunk, not {type(chunk).__name__}")
+            sealed = (<Chunk>chunk).rows
+            if row < sealed:
+                PyDict_SetItem(found, name, (<Chunk>chunk).logical_at(row))
+                return True
+        buffer = (<tuple>part)[1]
+        if buffer is None or row - sealed >= (<ColumnBuffer>buffer).rows:
+            return False
+        PyDict_SetItem(found, name, (<ColumnBuffer>buffer).logical_at(row - sealed))
+        return True
+
+    def contains(self, idx):
+        """Whether the position holds a live row. TypeError for what is not an integer."""
+        cdef Py_ssize_t place = self.live(idx)
+        cdef Py_ssize_t held = 0
+        cdef list segments
+        if place < 0:
+            return False
+        if self.count == 0:
+            return True
+        segments = <list>self.parts[0]
+        if place >> SHIFT >= PyList_GET_SIZE(segments):
+            return False
+        part = <object>PyList_GET_ITEM(segments, place >> SHIFT)
+        if part is None:
+            return False
+        chunk, buffer = part
+        if chunk is not None:
+            held += chunk.rows
+        if buffer is not None:
+            held += (<ColumnBuffer>buffer).rows
+        return (place & MASK) < held

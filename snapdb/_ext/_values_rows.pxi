@@ -1,0 +1,276 @@
+# The row codec, part of _values.pyx.
+
+cdef enum:
+    ON_STACK = 64  # columns whose cells fit on the stack
+
+
+@cython.final
+cdef class RowCodec:
+    """Rows (mappings) to checked physical values and back, for one schema.
+
+    ``coerce(column, value, position)`` is the one definition of the value rules: it returns the physical value (None for
+    a null in a nullable column) or raises. Kernels convert the plain exact types themselves where the result is the same
+    and call it for everything else. ``refuse(row, position, partial)`` raises for a row that is not a mapping, misses a
+    column that is not nullable, or has an unknown key. ``position`` is the row's index in its batch, -1 for a single row.
+    A missing nullable column is null.
+    """
+
+    def __cinit__(self, columns, coerce, refuse):
+        cdef int j = 0
+        self.columns = tuple(columns)
+        self.coerce = coerce
+        self.refuse = refuse
+        self.count = <int>len(self.columns)
+        self.codes = <int*>PyMem_RawCalloc(self.count + 1, sizeof(int))
+        self.limits = <Py_ssize_t*>PyMem_RawCalloc(self.count + 1, sizeof(Py_ssize_t))
+        self.nullable = <uint8_t*>PyMem_RawCalloc(self.count + 1, 1)
+        if self.codes == NULL or self.limits == NULL or self.nullable == NULL:
+            raise MemoryError()
+        names = []
+        for name, code, limit, nullable in self.columns:
+            if not isinstance(name, str):
+                raise TypeError(f"a column name must be str, not {type(name).__name__}")
+            if code not in _TYPECODES and code not in _VARLEN:
+                raise ValueError(f"unknown dtype code {code}")
+            names.append(_sys.intern(str(name)))
+            self.codes[j] = code
+            self.limits[j] = limit
+            self.nullable[j] = bool(nullable)
+            j += 1
+        self.names = tuple(names)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.codes)
+        PyMem_RawFree(self.limits)
+        PyMem_RawFree(self.nullable)
+
+    cdef object reject(self, object row, Py_ssize_t position, bint partial):
+        self.refuse(row, position, partial)
+        raise KeyError("the row does not fit the schema")  # refuse() should have said more
+
+    cdef dict mapping(self, object row, Py_ssize_t position, bint partial):
+        if PyDict_CheckExact(row):
+            return <dict>row
+        if not isinstance(row, _Mapping):
+            self.reject(row, position, partial)
+        return dict(row)
+
+    cdef int cell_of(self, int column, object physical, Cell* cell) except -1:
+        return fill(self.codes[column], physical, cell)
+
+    cdef int convert(self, int column, object value, Py_ssize_t position, Cell* cell, list keep) except -1:
+        """A value that is not plain: by the one definition of the rules."""
+        if value is None and self.nullable[column]:
+            cell.is_null = 1
+            cell.size = 0
+            return 0
+        held = value  # whatever coerce() runs may drop it elsewhere
+        found = self.coerce(column, held, position)
+        keep.append(found)
+        return fill(self.codes[column], found, cell)
+
+    cdef int encode_cell(self, int column, object value, Py_ssize_t position, Cell* cell, list keep) except -1:
+        if plain(self.codes[column], self.limits[column], value, cell):
+            if WIDTH[self.codes[column]] == 0:
+                keep.append(value)
+            return 0
+        return self.convert(column, value, position, cell, keep)
+
+    cdef int encode_cells(self, object row, Py_ssize_t position, Cell* cells, list keep) except -1:
+        cdef dict fields = <dict>row if PyDict_CheckExact(row) else self.mapping(row, position, False)
+        cdef int column, missing = 0
+        cdef PyObject* value
+        for column in range(self.count):
+            value = PyDict_GetItemWithError(fields, <object>self.names[column])
+            if value != NULL:
+                self.encode_cell(column, <object>value, position, &cells[column], keep)
+            elif self.nullable[column]:
+                cells[column].is_null = 1
+                cells[column].size = 0
+                missing += 1
+            else:
+                self.reject(row, position, False)
+        if PyDict_Size(fields) != self.count - missing:
+            self.reject(row, position, False)
+        return 0
+
+    cdef object physical_cell(self, int column, Cell* cell):
+        cdef int code = self.codes[column]
+        if cell.is_null:
+            return None
+        if WIDTH[code] == 0:
+            return PyBytes_FromStringAndSize(cell.ptr, cell.size)
+        if code == F32 or code == F64:
+            return cell.f
+        return <uint64_t>cell.i if code == U64 else cell.i
+
+    def encode(self, row):
+        """Every column's physical value, in column order. Nothing is kept."""
+        cdef Cell[ON_STACK] few
+        cdef Cell* cells = few
+        cdef list keep = []
+        cdef int column
+        if self.count > ON_STACK:
+            cells = <Cell*>PyMem_RawCalloc(self.count, sizeof(Cell))
+            if cells == NULL:
+                raise MemoryError()
+        try:
+            self.encode_cells(row, -1, cells, keep)
+            return [self.physical_cell(column, &cells[column]) for column in range(self.count)]
+        finally:
+            if cells != few:
+                PyMem_RawFree(cells)
+
+    def encode_partial(self, row):
+        """(column index, physical value) for the keys present, in column order."""
+        cdef dict fields = self.mapping(row, -1, True)
+        cdef list found = [], keep = []
+        cdef int column
+        cdef Cell cell
+        cdef PyObject* value
+        for column in range(self.count):
+            value = PyDict_GetItemWithError(fields, <object>self.names[column])
+            if value != NULL:
+                self.encode_cell(column, <object>value, -1, &cell, keep)
+                found.append((column, self.physical_cell(column, &cell)))
+        if len(found) != len(fields):
+            self.reject(row, -1, True)
+        return found
+
+    def encode_value(self, int column, value, Py_ssize_t position=-1):
+        """One column's physical value."""
+        cdef Cell cell
+        cdef list keep = []
+        self.check(column)
+        self.encode_cell(column, value, position, &cell, keep)
+        return self.physical_cell(column, &cell)
+
+    cdef int check(self, int column) except -1:
+        if not 0 <= column < self.count:
+            raise IndexError(f"column {column} is outside 0..{self.count}")
+        return 0
+
+    def encode_rows(self, rows):
+        """A whole batch, one buffer a column; raises at the first bad value with its position."""
+        cdef list made = [ColumnBuffer.__new__(ColumnBuffer, spec[1]) for spec in self.columns]
+        cdef Py_ssize_t position = 0
+        cdef ColumnBuffer buffer
+        if PyList_CheckExact(rows):
+            for buffer in made:
+                buffer.exactly(PyList_GET_SIZE(rows), 0)
+            while position < PyList_GET_SIZE(rows):  # a value's own code may change the list
+                row = <object>PyList_GET_ITEM(rows, position)
+                self.stage(row, position, made)
+                position += 1
+        else:
+            for row in rows:
+                self.stage(row, position, made)
+                position += 1
+        return made
+
+    cdef int stage(self, object row, Py_ssize_t position, list made) except -1:
+        """Append one row to buffers that are thrown away together if anything raises."""
+        cdef dict fields = <dict>row if PyDict_CheckExact(row) else self.mapping(row, position, False)
+        cdef int column, missing = 0
+        cdef bint ordered = True  # keys come in column order so far: no need to look them up
+        cdef Py_ssize_t at = 0
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef PyObject* name
+        cdef Cell cell
+        for column in range(self.count):
+            name = <PyObject*>self.names[column]
+            if ordered and not (PyDict_Next(fields, &at, &key, &value) and key == name):
+                ordered = False
+            if not ordered:
+                value = PyDict_GetItemWithError(fields, <object>name)
+                if value == NULL:
+                    if not self.nullable[column]:
+                        self.reject(row, position, False)
+                    missing += 1
+                    cell.is_null = 1
+                    cell.size = 0
+                    (<ColumnBuffer>made[column]).add(&cell)
+                    continue
+            self.stage_value(column, <object>value, position, <ColumnBuffer>made[column])
+        if PyDict_Size(fields) != self.count - missing:
+            self.reject(row, position, False)
+        return 0
+
+    cdef inline int stage_value(self, int column, object value, Py_ssize_t position, ColumnBuffer buffer) except -1:
+        cdef Cell cell
+        cdef list keep
+        if plain(self.codes[column], self.limits[column], value, &cell):
+            return buffer.add(&cell)
+        keep = []
+        self.convert(column, value, position, &cell, keep)
+        return buffer.add(&cell)
+
+    def encode_column(self, int column, values):
+        """A whole column from a sequence, ``array.array``, memoryview or NumPy array, under the same value rules.
+
+        A typed one-dimensional buffer is checked as a whole (range; NaN and infinities are values) and copied;
+        anything else goes value by value. TypeError for text, mappings and sets; ValueError for more dimensions than one.
+        """
+        cdef int code
+        cdef ColumnBuffer made
+        self.check(column)
+        code = self.codes[column]
+        if code == DATE or code == DATETIME:
+            found = _arrays.moments(values, code, bool(self.nullable[column]), lambda value, place: self.coerce(column, value, place))
+            if found is not None:
+                return ColumnBuffer.from_parts(code, found[0], found[1], None, found[2])
+        given = _arrays.source(values, code)
+        if isinstance(given, list):
+            return self.list_column(column, given)
+        made = from_typed(code, given)
+        return self.list_column(column, given.tolist()) if made is None else made
+
+    cdef ColumnBuffer list_column(self, int column, list values):
+        cdef ColumnBuffer made = ColumnBuffer.__new__(ColumnBuffer, self.codes[column])
+        cdef Py_ssize_t position = 0
+        made.exactly(PyList_GET_SIZE(values), 0)
+        while position < PyList_GET_SIZE(values):  # a value's own code may change the list
+            value = <object>PyList_GET_ITEM(values, position)
+            self.stage_value(column, value, position, made)
+            position += 1
+        return made
+
+    def decode(self, values):
+        """A row from physical values in column order."""
+        cdef int column = 0
+        cdef dict row = {}
+        if len(values) != self.count:
+            raise ValueError(f"a row has {self.count} values, got {len(values)}")
+        for value in values:
+            if column >= self.count:
+                break
+            PyDict_SetItem(row, <object>self.names[column], logical_object(self.codes[column], value))
+            column += 1
+        return row
+
+
+def records(names, columns):
+    """Rows as dicts from equally long lists of logical values, one list a column."""
+    cdef list lists = [column if PyList_CheckExact(column) else list(column) for column in columns]
+    cdef list keys = list(names)
+    cdef list found
+    cdef dict template = {}, row
+    cdef Py_ssize_t rows, position
+    cdef Py_ssize_t width = len(keys), j
+    if width != len(lists):
+        raise ValueError(f"{width} names for {len(lists)} columns")
+    rows = len(<list>lists[0]) if lists else 0
+    for column in lists:
+        if len(<list>column) != rows:
+            raise ValueError("columns differ in length")
+    for name in keys:
+        template[name] = None
+    found = PyList_New(rows)
+    for position in range(rows):
+        row = PyDict_Copy(template)
+        for j in range(width):
+            PyDict_SetItem(row, <object>PyList_GET_ITEM(keys, j), <object>PyList_GET_ITEM(<list>PyList_GET_ITEM(lists, j), position))
+        Py_INCREF(row)
+        PyList_SET_ITEM(found, position, row)
+    return found

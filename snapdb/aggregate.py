@@ -1,0 +1,252 @@
+"""Aggregates and group-by over a view. Both engines speak it.
+
+Integer sums are exact. Float sums have one definition, whatever the engine, encoding or backend: blocks of 1,024
+positions, 32 lanes each, folded by halves; blocks in order within a segment, segments in order. Group sums: one
+accumulator per (segment, group, position mod 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional
+
+from ._ext._common import NAN, logical
+from .errors import AggregateError, UnknownColumnError
+from .scan import Selector, View, selected, submask
+
+if TYPE_CHECKING:
+    from ._ext import Chunk
+    from .dtypes import DType
+    from .schema import Schema
+
+__all__ = ["AGGREGATES", "aggregate", "group_by", "group_plan"]
+
+AGGREGATES = ("sum", "min", "max", "avg", "count")
+
+
+def check_aggregate(name: str, dtype: DType, agg: Any) -> str:
+    """The aggregate's name; AggregateError where it is unknown or has no meaning for the dtype."""
+    if agg not in AGGREGATES:
+        raise AggregateError(f"unknown aggregate {agg!r}: use one of {', '.join(AGGREGATES)}")
+    if agg in ("sum", "avg") and (dtype.is_varlen or dtype.is_temporal):
+        raise AggregateError(f"{agg} of column {name!r} has no meaning: it is {dtype.name}; use min, max or count")
+    return str(agg)
+
+
+def aggregate(view: View, j: int, agg: str, where: Optional[Selector], zone_answers: bool = True) -> Any:
+    """One aggregate of one column over the live matching rows; null values do not count.
+
+    Over no values: sum 0, count 0, others None. With ``zone_answers`` a segment that is wholly selected is answered
+    from its zone map.
+    """
+    dtype = view.schema.columns[j].type
+    if agg == "count":
+        return _count(view, j, where, zone_answers)
+    if agg in ("min", "max"):
+        return _bound(view, j, where, agg == "max", zone_answers)
+    total = _sum(view, j, where, zone_answers)
+    if agg == "sum":
+        return _canonical(total) if dtype.is_float else total
+    values = _count(view, j, where, zone_answers)
+    return None if values == 0 else _canonical(total / values)
+
+
+def _canonical(value: Any) -> Any:
+    """One NaN for every computation (its sign and payload would differ between processors)."""
+    return NAN if value != value else value
+
+
+def _fresh_zone(view: View, j: int, k: int, mask: Any, zone_answers: bool) -> Any:
+    """The zone map that may answer for the first chunk: every row selected, nothing changed since it was made."""
+    if mask is not None or not zone_answers:
+        return None
+    zone = view.zone(j, k)
+    return zone if zone is not None and zone.exact else None
+
+
+def _sum(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> Any:
+    total: Any = 0.0 if view.schema.columns[j].type.is_float else 0
+    zero = total
+    for k, mask in selected(view, where):
+        zone = _fresh_zone(view, j, k, mask, zone_answers)
+        part: Any = zero
+        start = 0
+        for p, (chunk, size) in enumerate(zip(view.chunks(j, k), view.bounds(k))):
+            if p == 0 and zone is not None and zone.total is not None:
+                part = zone.total
+            else:
+                part = chunk.sum(submask(mask, start, size), part)
+            start += size
+        total += part
+    return total
+
+
+def _count(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> int:
+    total = 0
+    for k, mask in selected(view, where):
+        zone = _fresh_zone(view, j, k, mask, zone_answers)
+        start = 0
+        for p, (chunk, size) in enumerate(zip(view.chunks(j, k), view.bounds(k))):
+            if p == 0 and zone is not None:
+                total += size - zone.nulls
+            else:
+                total += chunk.count(submask(mask, start, size))
+            start += size
+    return total
+
+
+def _bound(view: View, j: int, where: Optional[Selector], greatest: bool, zone_answers: bool) -> Any:
+    best: Any = None
+    for k, mask in selected(view, where):
+        zone = _fresh_zone(view, j, k, mask, zone_answers)
+        start = 0
+        for p, (chunk, size) in enumerate(zip(view.chunks(j, k), view.bounds(k))):
+            if p == 0 and zone is not None:
+                found: Any = None if zone.lo is None else (zone.lo, zone.hi)
+            else:
+                found = chunk.bounds(submask(mask, start, size))
+            start += size
+            if found is not None:
+                best = _better(best, found[greatest], greatest)
+    code = view.schema.columns[j].type.code
+    return _canonical(best) if isinstance(best, float) else logical(code, best)
+
+
+def _better(best: Any, value: Any, greatest: bool) -> Any:
+    """The lesser or greater of two values: NaN loses to any number, -0.0 is the smaller zero."""
+    if best is None or best != best:
+        return value
+    if value != value:
+        return best
+    if value == best:
+        if value == 0 and isinstance(value, float):
+            negative = str(value)[0] == "-"
+            return value if negative != greatest else best
+        return best
+    return value if (value > best) == greatest else best
+
+
+# -- group by --------------------------------------------------------------
+
+
+class GroupPlan:
+    """What a ``group_by`` call asks for: key columns, and (column, aggregate, result name) triples."""
+
+    def __init__(self, keys: list[int], values: list[tuple[int, str, str]], tuple_keys: bool, named: bool) -> None:
+        self.keys = keys
+        self.values = values
+        self.tuple_keys = tuple_keys
+        self.named = named
+
+
+def group_plan(schema: Schema, key_column: Any, value_column: Any, agg: Any) -> GroupPlan:
+    """Read ``group_by``'s arguments; UnknownColumnError or AggregateError before anything is read."""
+    tuple_keys = not isinstance(key_column, str)
+    key_names = list(key_column) if tuple_keys else [key_column]
+    if not key_names:
+        raise UnknownColumnError("group_by needs at least one key column")
+    keys = [schema.index(name) for name in key_names]
+    named = isinstance(value_column, Mapping)
+    wanted = _named_values(value_column) if named else [(value_column, agg)]
+    values = []
+    for name, one in wanted:
+        j = schema.index(name)
+        values.append((j, check_aggregate(name, schema.columns[j].type, one), f"{name}_{one}"))
+    return GroupPlan(keys, values, tuple_keys, named)
+
+
+def _named_values(value_column: Mapping[str, Any]) -> list[tuple[str, str]]:
+    wanted = []
+    for name, aggs in value_column.items():
+        for one in [aggs] if isinstance(aggs, str) else aggs:
+            wanted.append((name, one))
+    if not wanted:
+        raise AggregateError("group_by needs at least one aggregate")
+    return wanted
+
+
+def group_by(view: View, plan: GroupPlan, where: Optional[Selector]) -> dict[Any, Any]:
+    """Aggregates per group, groups in order of their first live matching row."""
+    groups: dict[Any, int] = {}
+    needed = _accumulators(plan)
+    for k, mask in selected(view, where):
+        codes, first = _segment_groups(view, plan, k, mask)
+        if len(first) == 0:
+            continue
+        ids = _group_ids(view, plan, k, first, groups)
+        for (j, kind), state in needed.items():
+            _accumulate(state, kind, ids, len(groups), view.whole(j, k), codes, len(first))
+    return _results(view, plan, groups, needed)
+
+
+def _segment_groups(view: View, plan: GroupPlan, k: int, mask: Any) -> tuple[Any, Any]:
+    """Group numbers of one segment's rows and each group's first row."""
+    codes, first = view.whole(plan.keys[0], k).group(mask)
+    for j in plan.keys[1:]:
+        more, more_first = view.whole(j, k).group(mask)
+        codes, first = view.kernels.mask.combine(codes, len(first), more, len(more_first))
+    return codes, first
+
+
+def _group_ids(view: View, plan: GroupPlan, k: int, first: Any, groups: dict[Any, int]) -> list[int]:
+    """Table-wide group numbers of one segment's groups; new groups are entered."""
+    columns = [[_key(value) for value in view.whole(j, k).take(first)] for j in plan.keys]
+    keys: Iterable[Any] = zip(*columns) if plan.tuple_keys else columns[0]
+    return [groups.setdefault(key, len(groups)) for key in keys]
+
+
+def _key(value: Any) -> Any:
+    # one object for NaN, so that a dict finds it by identity
+    return NAN if value != value else value
+
+
+def _accumulators(plan: GroupPlan) -> dict[tuple[int, str], list[Any]]:
+    """One list of per-group state for each (column, kind) that the aggregates need."""
+    needed: dict[tuple[int, str], list[Any]] = {}
+    for j, agg, _ in plan.values:
+        kinds = {"avg": ("sum", "count"), "min": ("bounds",), "max": ("bounds",)}.get(agg, (agg,))
+        for kind in kinds:
+            needed.setdefault((j, kind), [])
+    return needed
+
+
+def _accumulate(
+    state: list[Any], kind: str, ids: Sequence[int], groups: int, chunk: Chunk, codes: Any, count: int
+) -> None:
+    """Add one segment's groups to the table's."""
+    state.extend([None] * (groups - len(state)))
+    if kind == "bounds":
+        for group, found in zip(ids, chunk.group_bounds(codes, count)):
+            if found is not None:
+                lo, hi = state[group] or (None, None)
+                state[group] = (_better(lo, found[0], False), _better(hi, found[1], True))
+        return
+    parts: Sequence[Any] = chunk.group_sum(codes, count) if kind == "sum" else chunk.group_count(codes, count)
+    for group, part in zip(ids, parts):
+        state[group] = part if state[group] is None else state[group] + part
+
+
+def _results(
+    view: View, plan: GroupPlan, groups: dict[Any, int], needed: dict[tuple[int, str], list[Any]]
+) -> dict[Any, Any]:
+    columns = []
+    for j, agg, _ in plan.values:
+        code = view.schema.columns[j].type.code
+        columns.append([_result(needed, j, agg, group, code) for group in range(len(groups))])
+    if not plan.named:
+        return dict(zip(groups, columns[0]))
+    names = [name for _, _, name in plan.values]
+    return {key: dict(zip(names, row)) for key, row in zip(groups, zip(*columns))}
+
+
+def _result(needed: dict[tuple[int, str], list[Any]], j: int, agg: str, group: int, code: int) -> Any:
+    if agg == "avg":
+        values = needed[j, "count"][group]
+        return None if values == 0 else _canonical(needed[j, "sum"][group] / values)
+    if agg in ("min", "max"):
+        found = needed[j, "bounds"][group]
+        if found is None:
+            return None
+        best = found[agg == "max"]
+        return _canonical(best) if isinstance(best, float) else logical(code, best)
+    return _canonical(needed[j, agg][group])

@@ -1,0 +1,452 @@
+"""Every contender's exact calls: what is timed, by the bench command and by ``asv_benchmarks``, is what stands here.
+
+A contender is loaded by its constructor (the bulk insert) and answers the same questions as all others. Each uses the
+fastest call that its users would write for the question; answers are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Optional
+
+from ..core import SnapDB
+from ..schema import ColumnDef, Schema
+from .rows import NAMES, SCHEMA, SENSOR, THREE
+
+Row = dict[str, Any]
+
+
+def single_thread() -> None:
+    """Hold every library to one thread. Call it before any of them is imported; some read this only then."""
+    for name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+
+
+class Contender:
+    """One store, loaded with the rows. Methods return their answer so that it can be checked."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    #: modules that must be importable
+    requires: ClassVar[tuple[str, ...]] = ()
+    #: point reads in one round, fewer where one takes long (figures are per read)
+    most_reads: ClassVar[Optional[int]] = None
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Import what is needed, so that no import is timed."""
+
+    @classmethod
+    def available(cls) -> bool:
+        return all(importlib.util.find_spec(module) is not None for module in cls.requires)
+
+    def before(self, workload: str) -> None:
+        """Set up for a workload; not timed."""
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        """Read the rows with these keys; the last one."""
+        raise NotImplementedError
+
+    def as_dict(self, row: Any) -> Row:
+        """A row of ``point_read`` as a dict, to check it."""
+        return dict(zip(NAMES, row))
+
+    def scan_sum(self) -> Any:
+        """SUM(temp) over all rows."""
+        raise NotImplementedError
+
+    def zone_sum(self) -> Any:
+        """The same question where a stored answer may be used."""
+        return self.scan_sum()
+
+    def filtered_sum(self) -> Any:
+        """SUM(temp) where sensor > 8."""
+        raise NotImplementedError
+
+    def count_three(self) -> int:
+        """Rows with sensor > 8, status "active" and temp < 35."""
+        raise NotImplementedError
+
+    def iterate(self) -> int:
+        """Walk over all rows; how many there were."""
+        raise NotImplementedError
+
+    def reported_bytes(self) -> Optional[int]:
+        """What the store itself says it holds, None where it cannot."""
+        return None
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def walk(rows: Iterable[Any]) -> int:
+    """Visit each row; how many there were."""
+    count = 0
+    for _row in rows:
+        count += 1
+    return count
+
+
+class _Snap(Contender):
+    storage_type: ClassVar[str]
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        schema = Schema([ColumnDef(name, dtype) for name, dtype in SCHEMA])
+        self.db = SnapDB(":memory:", schema, storage_type=self.storage_type)
+        self.db.batch_insert(rows)
+
+    def before(self, workload: str) -> None:
+        # the private switch: a SUM without a filter would otherwise be read off the zone maps
+        engine: Any = self.db._engine
+        engine.zone_answers = workload != "scan_sum"
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        get = self.db.get
+        row = None
+        for i in ids:
+            row = get(i)
+        return row
+
+    def as_dict(self, row: Any) -> Row:
+        return dict(row)
+
+    def scan_sum(self) -> Any:
+        return self.db.aggregate("temp", "sum")
+
+    def filtered_sum(self) -> Any:
+        return self.db.aggregate("temp", "sum", where=list(SENSOR))
+
+    def count_three(self) -> int:
+        return int(self.db.count_where(list(THREE)))
+
+    def iterate(self) -> int:
+        return walk(self.db)
+
+    def reported_bytes(self) -> Optional[int]:
+        return int(self.db.memory_usage())
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class SnapColumnar(_Snap):
+    """SnapDB, columnar engine."""
+
+    name = "columnar"
+    label = "SnapDB columnar"
+    storage_type = "columnar"
+
+
+class SnapRow(_Snap):
+    """SnapDB, row engine."""
+
+    name = "row"
+    label = "SnapDB row"
+    storage_type = "row"
+
+
+class Sqlite(Contender):
+    """sqlite3 of the standard library, in memory."""
+
+    name = "sqlite"
+    label = "sqlite3"
+    requires = ("_sqlite3",)  # some builds of Python lack it
+    module: ClassVar[Any] = None
+
+    @classmethod
+    def prepare(cls) -> None:
+        cls.module = importlib.import_module("sqlite3")
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.connection = self.module.connect(":memory:")
+        self.connection.execute(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, ts INTEGER, sensor INTEGER, status TEXT, temp REAL)"
+        )
+        self.connection.executemany("INSERT INTO t VALUES(:id, :ts, :sensor, :status, :temp)", rows)
+        self.connection.commit()
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        execute = self.connection.execute
+        row = None
+        for i in ids:
+            row = execute("SELECT * FROM t WHERE id=?", (i,)).fetchone()
+        return row
+
+    def _one(self, query: str) -> Any:
+        return self.connection.execute(query).fetchone()[0]
+
+    def scan_sum(self) -> Any:
+        return self._one("SELECT SUM(temp) FROM t")
+
+    def filtered_sum(self) -> Any:
+        return self._one("SELECT SUM(temp) FROM t WHERE sensor > 8")
+
+    def count_three(self) -> int:
+        return int(self._one("SELECT COUNT(*) FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"))
+
+    def iterate(self) -> int:
+        return walk(self.connection.execute("SELECT * FROM t"))
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Dicts(Contender):
+    """A dict of dicts by key."""
+
+    name = "dict"
+    label = "dict"
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.table = {row["id"]: row.copy() for row in rows}
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        table = self.table
+        row = None
+        for i in ids:
+            row = table[i].copy()
+        return row
+
+    def as_dict(self, row: Any) -> Row:
+        return dict(row)
+
+    def scan_sum(self) -> Any:
+        return sum(row["temp"] for row in self.table.values())
+
+    def filtered_sum(self) -> Any:
+        return sum(row["temp"] for row in self.table.values() if row["sensor"] > 8)
+
+    def count_three(self) -> int:
+        return sum(
+            1 for row in self.table.values() if row["sensor"] > 8 and row["status"] == "active" and row["temp"] < 35.0
+        )
+
+    def iterate(self) -> int:
+        return walk(self.table.items())
+
+    def close(self) -> None:
+        self.table = {}
+
+
+class Pandas(Contender):
+    """A pandas DataFrame."""
+
+    name = "pandas"
+    label = "pandas"
+    requires = ("pandas",)
+    most_reads = 2_000
+    module: ClassVar[Any] = None
+
+    @classmethod
+    def prepare(cls) -> None:
+        _arrow_single_thread()
+        cls.module = importlib.import_module("pandas")
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.frame = self.module.DataFrame(rows)
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        read = self.frame.iloc
+        row = None
+        for i in ids:
+            row = read[i].to_dict()
+        return row
+
+    def as_dict(self, row: Any) -> Row:
+        return dict(row)
+
+    def scan_sum(self) -> Any:
+        return self.frame["temp"].sum()
+
+    def filtered_sum(self) -> Any:
+        frame = self.frame
+        return frame["temp"][frame["sensor"] > 8].sum()
+
+    def count_three(self) -> int:
+        frame = self.frame
+        return int(((frame["sensor"] > 8) & (frame["status"] == "active") & (frame["temp"] < 35.0)).sum())
+
+    def iterate(self) -> int:
+        return walk(self.frame.itertuples())
+
+    def reported_bytes(self) -> Optional[int]:
+        return int(self.frame.memory_usage(deep=True).sum())
+
+    def close(self) -> None:
+        self.frame = None
+
+
+class NumPy(Contender):
+    """One NumPy array per column, of the same types as the schema."""
+
+    name = "numpy"
+    label = "NumPy"
+    requires = ("numpy",)
+    most_reads = 20_000
+    module: ClassVar[Any] = None
+    dtypes: ClassVar[dict[str, str]] = {"id": "i4", "ts": "i8", "sensor": "u1", "status": "S8", "temp": "f8"}
+
+    @classmethod
+    def prepare(cls) -> None:
+        cls.module = importlib.import_module("numpy")
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        listed = rows if isinstance(rows, list) else list(rows)
+        array = self.module.array
+        self.columns = {name: array([row[name] for row in listed], dtype=dtype) for name, dtype in self.dtypes.items()}
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        columns = tuple(self.columns.items())
+        row = None
+        for i in ids:
+            row = {name: column.item(i) for name, column in columns}
+        return row
+
+    def as_dict(self, row: Any) -> Row:
+        return {**row, "status": row["status"].decode()}
+
+    def scan_sum(self) -> Any:
+        return self.columns["temp"].sum()
+
+    def filtered_sum(self) -> Any:
+        return self.columns["temp"][self.columns["sensor"] > 8].sum()
+
+    def count_three(self) -> int:
+        columns = self.columns
+        chosen = (columns["sensor"] > 8) & (columns["status"] == b"active") & (columns["temp"] < 35.0)
+        return int(self.module.count_nonzero(chosen))
+
+    def iterate(self) -> int:
+        return walk(zip(*(column.tolist() for column in self.columns.values())))
+
+    def reported_bytes(self) -> Optional[int]:
+        return int(sum(column.nbytes for column in self.columns.values()))
+
+    def close(self) -> None:
+        self.columns = {}
+
+
+class Polars(Contender):
+    """A polars DataFrame, one thread."""
+
+    name = "polars"
+    label = "polars"
+    requires = ("polars",)
+    module: ClassVar[Any] = None
+
+    @classmethod
+    def prepare(cls) -> None:
+        cls.module = importlib.import_module("polars")
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.frame = self.module.DataFrame(rows)
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        read = self.frame.row
+        row = None
+        for i in ids:
+            row = read(i, named=True)
+        return row
+
+    def as_dict(self, row: Any) -> Row:
+        return dict(row)
+
+    def scan_sum(self) -> Any:
+        return self.frame["temp"].sum()
+
+    def filtered_sum(self) -> Any:
+        col = self.module.col
+        return self.frame.select(col("temp").filter(col("sensor") > 8).sum()).item()
+
+    def count_three(self) -> int:
+        # counting the condition takes half the time of frame.filter(condition).height
+        col = self.module.col
+        condition = (col("sensor") > 8) & (col("status") == "active") & (col("temp") < 35.0)
+        return int(self.frame.select(condition.sum()).item())
+
+    def iterate(self) -> int:
+        return walk(self.frame.iter_rows(named=True))
+
+    def reported_bytes(self) -> Optional[int]:
+        return int(self.frame.estimated_size())
+
+    def close(self) -> None:
+        self.frame = None
+
+
+class DuckDB(Contender):
+    """DuckDB in memory, one thread; rows go in through an Arrow table, its fastest way in from Python."""
+
+    name = "duckdb"
+    label = "DuckDB"
+    requires = ("duckdb", "pyarrow")
+    most_reads = 500
+    module: ClassVar[Any] = None
+    arrow: ClassVar[Any] = None
+
+    @classmethod
+    def prepare(cls) -> None:
+        _arrow_single_thread()
+        cls.module = importlib.import_module("duckdb")
+        cls.arrow = importlib.import_module("pyarrow")
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        listed = rows if isinstance(rows, list) else list(rows)
+        self.connection = self.module.connect(":memory:", config={"threads": 1})
+        # no key: its index slows the load and does not make a point read faster here
+        self.connection.execute("CREATE TABLE t(id INTEGER, ts BIGINT, sensor UTINYINT, status VARCHAR, temp DOUBLE)")
+        self.connection.register("source", self.arrow.Table.from_pylist(listed))
+        self.connection.execute("INSERT INTO t SELECT * FROM source")
+        self.connection.unregister("source")
+
+    def point_read(self, ids: Iterable[int]) -> Any:
+        execute = self.connection.execute
+        row = None
+        for i in ids:
+            row = execute("SELECT * FROM t WHERE id=?", [i]).fetchone()
+        return row
+
+    def _one(self, query: str) -> Any:
+        return self.connection.execute(query).fetchone()[0]
+
+    def scan_sum(self) -> Any:
+        return self._one("SELECT sum(temp) FROM t")
+
+    def filtered_sum(self) -> Any:
+        return self._one("SELECT sum(temp) FROM t WHERE sensor > 8")
+
+    def count_three(self) -> int:
+        return int(self._one("SELECT count(*) FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"))
+
+    def _batches(self) -> Iterator[Any]:
+        cursor = self.connection.execute("SELECT * FROM t")
+        while True:
+            batch = cursor.fetchmany(10_000)
+            if not batch:
+                return
+            yield from batch
+
+    def iterate(self) -> int:
+        return walk(self._batches())
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _arrow_single_thread() -> None:
+    """pandas and DuckDB use pyarrow where it is installed; its pool does not read the environment."""
+    if importlib.util.find_spec("pyarrow") is not None:
+        arrow = importlib.import_module("pyarrow")
+        arrow.set_cpu_count(1)
+        arrow.set_io_thread_count(1)
+
+
+CONTENDERS: tuple[type[Contender], ...] = (SnapColumnar, SnapRow, Sqlite, Pandas, Dicts, NumPy, Polars, DuckDB)
+BY_NAME = {contender.name: contender for contender in CONTENDERS}
+OURS = (SnapColumnar.name, SnapRow.name)

@@ -1,0 +1,89 @@
+"""The report of a run as Markdown tables: figures, then ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .workloads import MEMORY, TITLES, UNITS
+
+
+def amount(value: float) -> str:
+    """A number with three digits and a magnitude: 12.3 M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            return f"{_three(value / size)} {letter}"
+    return _three(value)
+
+
+def _three(value: float) -> str:
+    if value >= 99.95:
+        return f"{value:.0f}"
+    if value >= 9.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def times(ratio: dict[str, float]) -> str:
+    """A ratio with its spread: 3.1× (2.9–3.4)."""
+    median, low, high = (_three(ratio[key]) for key in ("median", "low", "high"))
+    return f"{median}×" if low == high else f"{median}× ({low}–{high})"
+
+
+def table(head: list[str], lines: Iterable[list[str]]) -> str:
+    """A Markdown table, padded so that it reads in a terminal too; the first column to the left."""
+    rows = [head, *lines]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+
+    def line(row: list[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        return "| " + " | ".join(cells) + " |"
+
+    rule = "|" + "|".join("-" * (widths[0] + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([line(head), rule, *(line(row) for row in rows[1:])])
+
+
+def figures(report: dict[str, Any]) -> str:
+    """Workloads by contenders: rates, and megabytes."""
+    names = list(report["labels"])
+    lines = []
+    for name, workload in report["workloads"].items():
+        cells = [amount(workload["contenders"][one]["per_second"]) for one in names]
+        lines.append([f"{TITLES[name]} ({UNITS[name]})", *cells])
+    held = report.get("memory", {}).get("contenders", {})
+    if held:
+        cells = [_three(held[one]["bytes"] / 1e6) if one in held else "–" for one in names]
+        lines.append([f"{TITLES[MEMORY]} ({UNITS[MEMORY]})", *cells])
+    return table(["", *report["labels"].values()], lines)
+
+
+def ratio_table(report: dict[str, Any], mine: str) -> str:
+    """Workloads by peers: how many times better our engine ``mine`` is."""
+    labels = report["labels"]
+    peers = [name for name in labels if name != mine]
+    lines = []
+    for name, engines in report["ratios"].items():
+        if mine in engines:
+            lines.append([TITLES[name], *(times(engines[mine][one]) if one in engines[mine] else "–" for one in peers)])
+    return table(["", *(labels[one] for one in peers)], lines)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The whole report."""
+    machine, backend = report["machine"], report["backend"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    about = (
+        f"{report['rows']:,} rows, {report['reads']:,} point reads, {report['rounds']} interleaved rounds; "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']} {machine['architecture']}; "
+        f"kernels: {backend['name']} (SIMD {backend['simd']}); {versions}."
+    )
+    parts = [
+        about,
+        "Figures (median of the rounds)",
+        figures(report),
+    ]
+    for mine in ("columnar", "row"):
+        if mine in report["labels"] and len(report["labels"]) > 1 and report["ratios"]:
+            title = f"{report['labels'][mine]}: times better than … (median of the rounds' ratios, smallest–largest)"
+            parts += [title, ratio_table(report, mine)]
+    return "\n\n".join(parts) + "\n"

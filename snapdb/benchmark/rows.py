@@ -1,0 +1,37 @@
+"""The benchmark's rows and reads. They never change, so that figures compare over the years.
+
+This file imports nothing of SnapDB: ``asv_benchmarks/baseline_worker.py`` loads it inside another environment.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+SCHEMA = (("id", "i32"), ("ts", "i64"), ("sensor", "u8"), ("status", "bytes:8"), ("temp", "f64"))
+NAMES = tuple(name for name, _ in SCHEMA)
+STATUS = ("active", "idle", "banned")
+READS = 50_000
+#: the three-condition filter, and the filter of the filtered SUM
+THREE = (("sensor", "gt", 8), ("status", "eq", "active"), ("temp", "lt", 35.0))
+SENSOR = (("sensor", "gt", 8),)
+
+
+def generate(count: int) -> Iterator[dict[str, Any]]:
+    """``count`` rows in key order, one at a time."""
+    draw = random.Random(42).random
+    for i in range(count):
+        yield {
+            "id": i,
+            "ts": 1_700_000_000 + i,
+            "sensor": i % 16,
+            "status": STATUS[i % 3],
+            "temp": 20 + 30 * draw(),
+        }
+
+
+def keys(count: int, reads: int = READS) -> list[int]:
+    """Random keys for point reads."""
+    draw = random.Random(43).randrange
+    return [draw(count) for _ in range(reads)]

@@ -1,0 +1,129 @@
+"""The command line: ``python -m snapdb`` and the ``snapdb`` script.
+
+Results go to standard output, progress to standard error when it is a terminal. Exit codes: 0 done, 1 found something
+wrong, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Optional, TextIO
+
+from ._version import __version__
+
+
+def main(arguments: Optional[Sequence[str]] = None, out: Optional[TextIO] = None) -> int:
+    """Run one command and give its exit code; SystemExit(2) on wrong usage."""
+    if out is None:
+        out = sys.stdout
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="replace")  # a terminal that lacks a sign gets "?", not a traceback
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options, out)
+        out.flush()
+    except BrokenPipeError:
+        # the reader has gone (``| head``); without this the interpreter complains once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except UsageError as error:
+        parser.error(str(error))
+    return code
+
+
+class UsageError(Exception):
+    """Arguments that argparse took but that make no sense."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="snapdb", description="An embedded table store for Python.")
+    parser.add_argument("--version", action="version", version=f"snapdb {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_info(commands.add_parser("info", help="version, kernels in use and why, SIMD level, Python"))
+    demo = commands.add_parser("demo", help="load real data into both engines and ask it questions")
+    demo.set_defaults(run=_demo)
+    _add_bench(commands.add_parser("bench", help="measure SnapDB beside sqlite3, pandas, dict and others"))
+    return parser
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_info)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=_positive, default=100_000, metavar="N", help="rows (default 100000)")
+    parser.add_argument("--reads", type=_positive, default=50_000, metavar="N", help="point reads (default 50000)")
+    parser.add_argument("--rounds", type=_positive, default=7, metavar="N", help="interleaved rounds (default 7)")
+    parser.add_argument("--json", metavar="FILE", help="write raw rounds, figures and ratios as JSON")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these workloads and contenders")
+    parser.set_defaults(run=_bench)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def _info(options: argparse.Namespace, out: TextIO) -> int:
+    from .benchmark import machine
+
+    kernels = machine.backend()
+    facts = {
+        "version": __version__,
+        "backend": kernels["name"],
+        "reason": kernels["reason"],
+        "simd": kernels["simd"],
+        "python": machine.python(),
+    }
+    if options.json:
+        out.write(json.dumps(facts) + "\n")
+    else:
+        for name, value in facts.items():
+            out.write(f"{name:<9} {value}\n")
+    return 0
+
+
+def _demo(options: argparse.Namespace, out: TextIO) -> int:
+    from . import demo
+
+    return demo.run(out)
+
+
+def _bench(options: argparse.Namespace, out: TextIO) -> int:
+    # imported here: starting the command line must not cost what only a benchmark needs
+    from .benchmark import peers, report, runner
+
+    peers.single_thread()
+    try:
+        plan = runner.plan(options.rows, options.reads, options.rounds, options.only)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    result = runner.run(plan, _progress)
+    text = report.markdown(result)
+    out.write(text)
+    if options.json:
+        _write(options.json, json.dumps(result, indent=1) + "\n")
+    if options.markdown:
+        _write(options.markdown, text)
+    return 0
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()

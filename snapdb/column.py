@@ -1,0 +1,523 @@
+"""A column: sealed chunks, the tail of the open segment, and the overlays of updated rows.
+
+``parts[k]`` is what segment k is made of, (sealed chunk or None, tail or None); the last segment is open and always
+has a tail. Sealed bytes and tail rows never change: an update goes to ``overlays[k]``, a dict from in-segment row to
+physical value, until the segment is sealed anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from . import _ext
+from ._ext._common import BLOCK, BOOL, CODEC_NAMES, DATE, DATETIME, RAW, SEGMENT, TAIL, TYPECODES, Zone, logical
+from .dtypes import make_coerce, make_refuse
+from .errors import ProgrammingError
+from .hints import Hints
+from .schema import ColumnDef
+
+if TYPE_CHECKING:
+    from ._ext import Backend, Chunk, ColumnBuffer
+
+__all__ = ["Column", "export_numpy", "numpy_dtype", "piece_chunks"]
+
+#: updated rows of a segment at which it is sealed anew: 2 %
+RESEAL_UPDATES = SEGMENT * 2 // 100
+_OBJECT_BYTES = 300  # a chunk's or buffer's objects and its slots in lists, measured with tracemalloc
+
+
+class Staged(NamedTuple):
+    """The state of a column from segment ``k`` on after a write that is not published yet."""
+
+    k: int
+    parts: list[Any]
+    zones: list[Optional[Zone]]
+    patched: bool  # whether the overlay of segment k went into the new parts
+
+
+class Column:
+    """One typed column in memory; values may be None.
+
+    ``dtype`` is a type name such as ``"i32"``. Hints prefer an encoding and never change an answer: ``dict_encode``
+    while there are at most ``dict_threshold`` distinct values, ``delta_encode`` (judged on ``delta_samples`` values)
+    while values do not fall, ``for_encode`` (after ``for_threshold`` values) while they lie within 16 bits. Raises
+    SchemaError for an unknown type.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dtype: str,
+        dict_encode: bool = False,
+        dict_threshold: int = 256,
+        delta_encode: bool = False,
+        delta_samples: int = 50,
+        for_encode: bool = False,
+        for_threshold: int = 50,
+    ) -> None:
+        self._setup(
+            ColumnDef(name, dtype, not_null=False),
+            _ext.backend(_ext.BACKEND),
+            (dict_encode, dict_threshold, delta_encode, delta_samples, for_encode, for_threshold),
+        )
+
+    @classmethod
+    def owned(cls, definition: ColumnDef, kernels: Backend, hints: tuple[Any, ...]) -> Column:
+        """A column of a table, which appends to it for all columns at once."""
+        column = cls.__new__(cls)
+        column._setup(definition, kernels, hints)
+        column._is_owned = True
+        return column
+
+    def _setup(self, definition: ColumnDef, kernels: Backend, hints: tuple[Any, ...]) -> None:
+        self.name = definition.name
+        self.dtype = definition.type.name
+        self.type = definition.type
+        self.kernels = kernels
+        self.hints = Hints(definition.type, *hints)
+        self.parts: list[Any] = [(None, self.new_buffer())]
+        self.zones: list[Optional[Zone]] = [None]
+        self.overlays: dict[int, dict[int, Any]] = {}
+        self._is_owned = False
+        spec = (self.name, self.type.code, self.type.limit, not definition.not_null)
+        self._codec = kernels.values.RowCodec([spec], make_coerce([definition]), make_refuse([definition]))
+        self._flat: Optional[tuple[Any, memoryview]] = None
+        self._changes = 0
+
+    # -- state, shared with the table --------------------------------------
+
+    def new_buffer(self) -> ColumnBuffer:
+        """An empty buffer of this column's type."""
+        buffer: ColumnBuffer = self.kernels.values.ColumnBuffer(self.type.code)
+        return buffer
+
+    def staged(self, extra: Optional[ColumnBuffer]) -> Staged:
+        """The column with ``extra`` appended and whole blocks folded in; nothing is changed yet."""
+        k = len(self.parts) - 1
+        sealed, tail = self.parts[k]
+        base = 0 if sealed is None else sealed.rows
+        more = 0 if extra is None else extra.rows
+        if tail.rows + more < BLOCK and base + tail.rows + more < SEGMENT:
+            joined = self.new_buffer()
+            joined.extend(tail)
+            if extra is not None:
+                joined.extend(extra)
+            return Staged(k, [(sealed, joined)], [self.zones[k]], False)
+        parts: list[Any] = []
+        zones: list[Optional[Zone]] = []
+        used = 0
+        patched = base + tail.rows > 0
+        if patched:
+            work = self.open_rows(k)
+            used = min(SEGMENT - work.rows, more)
+            if extra is not None:
+                work.extend(extra, 0, used)
+            self._seal(work, 0, work.rows, parts, zones)
+        while extra is not None and used < more:
+            stop = min(used + SEGMENT, more)
+            self._seal(extra, used, stop, parts, zones)
+            used = stop
+        if parts[-1][1] is None:
+            parts.append((None, self.new_buffer()))
+            zones.append(None)
+        return Staged(k, parts, zones, patched)
+
+    def rebuilt(self, buffer: ColumnBuffer) -> Staged:
+        """The column made of ``buffer`` alone, to be published in place of everything it has."""
+        parts: list[Any] = []
+        zones: list[Optional[Zone]] = []
+        for start in range(0, buffer.rows, SEGMENT):
+            self._seal(buffer, start, min(start + SEGMENT, buffer.rows), parts, zones)
+        if not parts or parts[-1][1] is None:
+            parts.append((None, self.new_buffer()))
+            zones.append(None)
+        return Staged(0, parts, zones, True)
+
+    def open_rows(self, k: int) -> ColumnBuffer:
+        """A decoded copy of segment k, updates applied."""
+        sealed, tail = self.parts[k]
+        work = self.new_buffer() if sealed is None else sealed.decode()
+        if tail is not None:
+            work.extend(tail)
+        for row, value in self.overlays.get(k, {}).items():
+            work.put(row, value)
+        return work
+
+    def _seal(self, buffer: Any, start: int, stop: int, parts: list[Any], zones: list[Optional[Zone]]) -> None:
+        """Add one segment made of rows ``start..stop``: whole blocks sealed, the rest as tail."""
+        middle = start + (stop - start) // BLOCK * BLOCK
+        chunk, zone = None, None
+        if middle > start:
+            chunk, zone = self.kernels.codecs.encode(buffer, start, middle, self.hints.prefer)
+        tail = None
+        if stop - start < SEGMENT:
+            tail = self.new_buffer()
+            tail.extend(buffer, middle, stop)
+        parts.append((chunk, tail))
+        zones.append(zone)
+
+    def publish(self, staged: Staged) -> None:
+        """Make a staged state the column's own. One list assignment: a reader sees the old or the new segment."""
+        self.parts[staged.k :] = staged.parts
+        self.zones[staged.k :] = staged.zones
+        if staged.patched:
+            for k in [k for k in self.overlays if k >= staged.k]:
+                del self.overlays[k]
+        self._changes += 1
+
+    def updated(self, k: int, row: int, value: Any) -> None:
+        """Keep zone map and hints truthful after row ``row`` of segment k was overlaid with ``value``."""
+        zone = self.zones[k]
+        if zone is not None:
+            self.zones[k] = _widened(zone, value)
+        if self.hints.alive:
+            self._look()
+            at = k * SEGMENT + row
+            before = self._physical(at - 1) if at else None
+            after = self._physical(at + 1) if at + 1 < len(self) else None
+            self.hints.changed(value, before, after)
+        self._changes += 1
+
+    def wants_reseal(self, k: int) -> bool:
+        """Whether segment k has so many updated rows that it should be sealed anew."""
+        return len(self.overlays.get(k, ())) > RESEAL_UPDATES
+
+    def reseal(self, k: int) -> None:
+        """Seal the sealed part of segment k anew with its updates; updates of tail rows stay overlaid."""
+        sealed, tail = self.parts[k]
+        if sealed is None:
+            return
+        work = sealed.decode()
+        overlay = self.overlays.get(k, {})
+        for row, value in overlay.items():
+            if row < sealed.rows:
+                work.put(row, value)
+        chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
+        rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
+        # the part first: until the overlay goes, both say the same
+        self.parts[k] = (chunk, tail)
+        self.zones[k] = zone
+        if rest:
+            self.overlays[k] = rest
+        else:
+            self.overlays.pop(k, None)
+
+    def drop_segment(self, k: int) -> None:
+        """Give back the space of a segment without a live row."""
+        self.parts[k] = None
+        self.zones[k] = None
+        self.overlays.pop(k, None)
+        self._changes += 1
+
+    # -- sequence ----------------------------------------------------------
+
+    def append(self, value: Any) -> None:
+        """Append one value, None for a null. ValueError names the column and the value and leaves nothing behind."""
+        if self._is_owned:
+            raise ProgrammingError(f"column {self.name!r} belongs to a table: insert rows into the table")
+        physical = self._codec.encode_value(0, value)
+        tail = self.parts[-1][1]
+        tail.append(physical)
+        sealed = self.parts[-1][0]
+        base = 0 if sealed is None else sealed.rows
+        if tail.rows >= TAIL or base + tail.rows >= SEGMENT:
+            self.publish(self.staged(None))
+
+    def __len__(self) -> int:
+        sealed, tail = self.parts[-1]
+        return (len(self.parts) - 1) * SEGMENT + (0 if sealed is None else sealed.rows) + int(tail.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        at = self._position(index)
+        k, row = at >> 16, at & (SEGMENT - 1)
+        overlay = self.overlays.get(k)
+        if overlay is not None and row in overlay:
+            return logical(self.type.code, overlay[row])
+        part = self.parts[k]
+        if part is None:
+            return None
+        sealed, tail = part
+        base = 0 if sealed is None else sealed.rows
+        return sealed.fetch(row) if row < base else tail.fetch(row - base)
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        if self._is_owned:
+            raise ProgrammingError(f"column {self.name!r} belongs to a table: update rows of the table")
+        at = self._position(index)
+        physical = self._codec.encode_value(0, value)
+        k, row = at >> 16, at & (SEGMENT - 1)
+        self.overlays.setdefault(k, {})[row] = physical
+        self.updated(k, row, physical)
+        if self.wants_reseal(k):
+            self.reseal(k)
+
+    def _position(self, index: int) -> int:
+        size = len(self)
+        at = index + size if index < 0 else index
+        if not 0 <= at < size:
+            raise IndexError(f"column {self.name!r} has {size} rows, there is no row {index}")
+        return at
+
+    def _physical(self, at: int) -> Any:
+        k, row = at >> 16, at & (SEGMENT - 1)
+        overlay = self.overlays.get(k)
+        if overlay is not None and row in overlay:
+            return overlay[row]
+        part = self.parts[k]
+        if part is None:
+            return None
+        sealed, tail = part
+        base = 0 if sealed is None else sealed.rows
+        return sealed.physical(row) if row < base else tail.physical(row - base)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.tolist())
+
+    def __repr__(self) -> str:
+        return f"Column({self.name!r}, {self.dtype!r}, rows={len(self)}, encoding={self.encoding!r})"
+
+    def tolist(self) -> list[Any]:
+        """Every value in row order, None for nulls."""
+        out: list[Any] = []
+        for chunk in self._chunks():
+            out.extend(chunk.take())
+        return out
+
+    def iter_valid(self) -> Iterator[tuple[int, Any]]:
+        """(row, value) of the rows that are not null."""
+        return ((row, value) for row, value in enumerate(self.tolist()) if value is not None)
+
+    def count_valid(self) -> int:
+        """Rows that are not null."""
+        return sum(chunk.count() for chunk in self._chunks())
+
+    def null_mask(self) -> list[bool]:
+        """One bool a row, True for a null."""
+        return [value is None for value in self.tolist()]
+
+    def unique_count(self) -> int:
+        """Distinct non-null values; NaN counts once."""
+        seen: set[Any] = set()
+        for chunk in self._chunks():
+            _, first = chunk.group()
+            seen.update("nan" if value != value else value for value in chunk.take(first))
+        return len(seen - {None})
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """Every row as chunks, updates applied; rows of a dropped segment are null."""
+        for k, part in enumerate(list(self.parts)):
+            yield from piece_chunks(self, part, self.overlays.get(k), None)
+
+    # -- encoding ----------------------------------------------------------
+
+    def _look(self) -> None:
+        """Let the hints take in the rows they have not seen."""
+        hints = self.hints
+        while hints.alive and hints.seen < len(self):
+            k, row = hints.seen >> 16, hints.seen & (SEGMENT - 1)
+            part = self.parts[k]
+            if part is None:
+                hints.seen = (k + 1) * SEGMENT
+                continue
+            sealed, tail = part
+            base = 0 if sealed is None else sealed.rows
+            chunk_of = self.kernels.codecs.Chunk.view
+            if row == 0 and base:
+                hints.look(self.kernels, sealed)
+            elif row < base:
+                hints.look(self.kernels, chunk_of(_rest(sealed.decode(), row)))
+            else:
+                hints.look(self.kernels, chunk_of(_rest(tail, row - base)))
+
+    @property
+    def hint(self) -> Optional[str]:
+        """The hint in force (``"dict"``, ``"delta"`` or ``"for"``), None where there is none."""
+        if self.hints.alive:
+            self._look()
+        return self.hints.in_force
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of most rows; a hint in force shows its own name."""
+        hint = self.hint
+        if hint is not None:
+            return hint
+        weights: dict[str, int] = {}
+        for part in self.parts:
+            if part is not None and part[0] is not None:
+                name = self._codec_name(part[0])
+                weights[name] = weights.get(name, 0) + part[0].rows
+        if not weights:
+            return self._raw_name()
+        return max(weights, key=lambda name: weights[name])
+
+    @property
+    def encodings(self) -> list[str]:
+        """The encoding of each segment; a segment that is only a tail shows its raw form."""
+        return [
+            self._raw_name() if part is None or part[0] is None else self._codec_name(part[0])
+            for part in self.parts
+            if part is None or part[0] is not None or part[1].rows
+        ]
+
+    def _codec_name(self, chunk: Chunk) -> str:
+        return self._raw_name() if chunk.codec == RAW else CODEC_NAMES[chunk.codec]
+
+    def _raw_name(self) -> str:
+        if self.type.code == BOOL:
+            return "bool"
+        return "str" if self.type.is_varlen else "raw"
+
+    # -- memory and export -------------------------------------------------
+
+    def memory_usage(self) -> int:
+        """Bytes held by this column."""
+        total = sys.getsizeof(self.parts) + sys.getsizeof(self.zones)
+        for part in self.parts:
+            for piece in part or ():
+                total += 0 if piece is None else piece.nbytes + _OBJECT_BYTES
+        for overlay in self.overlays.values():
+            total += sys.getsizeof(overlay) + sum(64 + sys.getsizeof(value) for value in list(overlay.values()))
+        if self._flat is not None:
+            total += self._flat[1].nbytes
+        return total
+
+    def flat(self, deleted: Optional[list[Any]] = None, changes: int = 0) -> memoryview:
+        """Every row as one contiguous read-only typed buffer; null and deleted rows hold 0 (floats: NaN).
+
+        Decoded once and kept until the next write. TypeError for text, and where a hint is in force.
+        """
+        if self.type.is_varlen:
+            raise TypeError(f"column {self.name!r} is {self.dtype}: it has no contiguous buffer, use to_numpy()")
+        if self.hint is not None:
+            raise TypeError(f"column {self.name!r} is {self.hint}-encoded by a hint: it has no contiguous buffer")
+        version = (len(self), self._changes, changes)
+        if self._flat is not None and self._flat[0] == version:
+            return self._flat[1]
+        view: memoryview = self._decoded(version[0], deleted)
+        self._flat = (version, view)
+        return view
+
+    def _decoded(self, rows: int, deleted: Optional[list[Any]]) -> Any:
+        out: Any = array(TYPECODES[self.type.code])
+        for chunk in self._chunks():
+            buffer = chunk.decode()
+            if buffer.null_count and self.type.is_float:
+                for row in range(buffer.rows):
+                    if buffer.physical(row) is None:
+                        buffer.put(row, float("nan"))
+            out.frombytes(bytes(buffer.data))
+        del out[rows:]
+        for k, dead in enumerate(deleted or ()):
+            for row in () if dead is None else self.kernels.mask.ids(dead):
+                out[k * SEGMENT + row] = float("nan") if self.type.is_float else 0
+        if self.type.code == BOOL:
+            return memoryview(bytes(out)).cast("?")
+        return memoryview(out).toreadonly()
+
+    def buffer(self) -> memoryview:
+        """The column as one contiguous read-only buffer; see ``flat``. TypeError for text and under a hint."""
+        return self.flat()
+
+    def __buffer__(self, flags: int) -> memoryview:
+        return self.flat()
+
+    def to_numpy(self, zero_copy: bool = False) -> Any:
+        """A NumPy array: the column's dtype where nothing is null, else ``object`` with None; text is ``object``.
+
+        An owned, writable copy; ``zero_copy=True`` gives a read-only view of ``buffer()`` where nothing is null.
+        ImportError without NumPy.
+        """
+        return export_numpy(self, zero_copy)
+
+
+def export_numpy(column: Column, zero_copy: bool, deleted: Optional[list[Any]] = None, changes: int = 0) -> Any:
+    """``Column.to_numpy``, with a table's deleted rows as nulls."""
+    import numpy as np
+
+    gone = any(dead is not None for dead in deleted or ())
+    if column.type.is_varlen or gone or column.count_valid() < len(column):
+        values = column.tolist()
+        for k, dead in enumerate(deleted or ()):
+            for row in () if dead is None else column.kernels.mask.ids(dead):
+                values[k * SEGMENT + row] = None
+        out = np.empty(len(values), dtype=object)
+        out[:] = values
+        return out
+    if column.hint is not None or not zero_copy:
+        data: Any = column._decoded(len(column), None)
+    else:
+        data = column.flat(deleted, changes)
+    array_view = np.frombuffer(data, dtype=numpy_dtype(column.type.code))
+    if column.type.code == DATE:
+        return array_view.astype("M8[D]")  # NumPy has no 32-bit dates
+    return array_view if zero_copy and column.hint is None else array_view.copy()
+
+
+def numpy_dtype(code: int) -> str:
+    """The NumPy dtype of a column's contiguous buffer (dates: their 32-bit days)."""
+    if code == BOOL:
+        return "?"
+    if code == DATE:
+        return "i4"
+    if code == DATETIME:
+        return "M8[us]"
+    kind = TYPECODES[code]
+    letter = "f" if kind in "fd" else ("u" if kind.isupper() else "i")
+    return f"{letter}{array(kind).itemsize}"
+
+
+def _rest(buffer: Any, start: int) -> Any:
+    """Rows of a buffer from ``start`` on."""
+    if start == 0:
+        return buffer
+    rest = type(buffer)(buffer.code)
+    rest.extend(buffer, start)
+    return rest
+
+
+def _widened(zone: Zone, value: Any) -> Zone:
+    """A zone map that also covers ``value``: no longer exact, its sum stale."""
+    if value is None:
+        return zone._replace(exact=False, nulls=zone.nulls + 1, total=None)
+    if value != value:
+        return zone._replace(exact=False, nans=zone.nans + 1, total=None)
+    lo: Any = zone.lo
+    hi: Any = zone.hi
+    if lo is None or lo != lo:
+        return Zone(value, value, False, zone.nulls, zone.nans, None)
+    return Zone(min(lo, value), None if hi is None else max(hi, value), False, zone.nulls, zone.nans, None)
+
+
+def piece_chunks(column: Column, part: Any, overlay: Optional[dict[int, Any]], size: Optional[int]) -> list[Any]:
+    """The chunks of one segment with its updates applied; ``size`` rows where given (a view of the past)."""
+    if part is None:
+        blank = column.new_buffer()
+        for _ in range(SEGMENT):
+            blank.append(None)
+        return [column.kernels.codecs.Chunk.view(blank)]
+    sealed, tail = part
+    view = column.kernels.codecs.Chunk.view
+    base = 0 if sealed is None else sealed.rows
+    chunks = []
+    if sealed is not None:
+        chunks.append(view(_patched(sealed.decode(), overlay, 0)) if _touches(overlay, 0, base) else sealed)
+    rows = 0 if tail is None else (tail.rows if size is None else size - base)
+    if rows:
+        chunk = view(tail, 0, rows)
+        chunks.append(view(_patched(chunk.decode(), overlay, base)) if _touches(overlay, base, base + rows) else chunk)
+    return chunks
+
+
+def _touches(overlay: Optional[dict[int, Any]], start: int, stop: int) -> bool:
+    return bool(overlay) and any(start <= row < stop for row in overlay or ())
+
+
+def _patched(buffer: Any, overlay: Optional[dict[int, Any]], start: int) -> Any:
+    for row, value in (overlay or {}).items():
+        if start <= row < start + buffer.rows:
+            buffer.put(row - start, value)
+    return buffer

@@ -1,0 +1,326 @@
+"""The columnar engine: columns of sealed segments with a raw tail, deleted rows as bitmaps, updates as overlays.
+
+Row position is row id. Sealed chunks and tail rows never change in place; whatever does (overlays, bitmaps of deleted
+rows) is replaced or copied, so a view needs only references to see the table as of its start.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+
+from . import _ext
+from ._ext._common import SEGMENT, TAIL, Zone
+from .column import Column, export_numpy, piece_chunks
+from .scan import View, live_buffers, pick
+from .schema import ColumnDef, Schema
+from .table import Change, Staged, Table
+
+if TYPE_CHECKING:
+    from ._ext import Backend, Chunk
+
+__all__ = ["Column", "ColumnarTable", "ColumnarView"]
+
+log = logging.getLogger("snapdb")
+
+
+class ColumnarView(View):
+    """A columnar table as of one moment: its lists copied, everything in them shared."""
+
+    def __init__(self, table: ColumnarTable, kernels: Backend) -> None:
+        super().__init__(kernels, table.kernels, table.schema, table.port.rows)
+        self._columns = table.column_list
+        self._parts = [list(column.parts) for column in self._columns]
+        self._zones = [list(column.zones) for column in self._columns]
+        self._overlays = [{k: dict(rows) for k, rows in column.overlays.items()} for column in self._columns]
+        self._deleted = list(table.deleted)
+
+    def dead(self, k: int) -> bool:
+        return self._parts[0][k] is None
+
+    def live(self, k: int) -> Optional[bytearray]:
+        deleted = self._deleted[k]
+        if deleted is None:
+            return None
+        kernel = self.kernels.mask
+        mask: bytearray = kernel.full(self.size(k))
+        kernel.andnot_into(mask, memoryview(deleted)[: len(mask)])
+        return mask
+
+    def bounds(self, k: int) -> Sequence[int]:
+        sealed = self._parts[0][k][0]
+        base = 0 if sealed is None else sealed.rows
+        rest = self.size(k) - base
+        return [rows for rows in (base, rest) if rows]
+
+    def pieces(self, j: int, k: int) -> Sequence[Chunk]:
+        return piece_chunks(self._columns[j], self._parts[j][k], self._overlays[j].get(k), self.size(k))
+
+    def zone(self, j: int, k: int) -> Optional[Zone]:
+        return self._zones[j][k]
+
+
+class ColumnarTable(Table):
+    """A columnar table in memory, no file. ``schema`` is a list of ``(name, dtype)``; every column is nullable.
+
+    ``dict_columns``, ``delta_columns`` and ``for_columns`` name columns that should prefer an encoding (see
+    ``Column``). Raises SchemaError for a bad schema and UnknownColumnError for a hint on a column that is not there.
+    """
+
+    storage_type = "columnar"
+
+    def __init__(
+        self,
+        name: str,
+        schema: Union[Schema, Iterable[Any]],
+        dict_columns: Optional[Iterable[str]] = None,
+        dict_threshold: int = 256,
+        delta_columns: Optional[Iterable[str]] = None,
+        for_columns: Optional[Iterable[str]] = None,
+        for_threshold: int = 50,
+        *,
+        backend: Optional[str] = None,
+    ) -> None:
+        if not isinstance(schema, Schema):
+            pairs: Iterable[Any] = schema
+            schema = Schema([ColumnDef(column, dtype, not_null=False) for column, dtype in pairs])
+        super().__init__(schema, _ext.backend(backend or _ext.BACKEND))
+        self.name = name
+        hinted = [set(names or ()) for names in (dict_columns, delta_columns, for_columns)]
+        for names in hinted:
+            for hint in names:
+                schema.index(hint)
+        self.column_list = [
+            Column.owned(
+                definition,
+                self.kernels,
+                (
+                    definition.name in hinted[0], dict_threshold, definition.name in hinted[1], 50,
+                    definition.name in hinted[2], for_threshold,
+                ),
+            )
+            for definition in schema.columns
+        ]  # fmt: skip
+        self.columns: dict[str, Column] = {column.name: column for column in self.column_list}
+        self.deleted: list[Optional[bytearray]] = [None]  # bitmaps of 65,536 rows, never changed in place
+        self._deleted_rows = 0
+        self._deletions = 0
+        self.port = self.kernels.tail.RowPort(
+            self.codec,
+            [column.parts for column in self.column_list],
+            [column.overlays for column in self.column_list],
+            self.deleted,
+            self.lock,
+            self._insert_slowly,
+            self._tail_full,
+        )
+        self.port.limit = TAIL
+        self.get: Callable[[int], Optional[dict[str, Any]]] = self.port.get  # type: ignore[assignment]
+        self.contains: Callable[[int], bool] = self.port.contains  # type: ignore[assignment]
+
+    # -- writes ------------------------------------------------------------
+
+    def insert(self, row: Mapping[str, Any]) -> int:
+        """Append one row; returns its id."""
+        idx: int = self.port.insert(row)
+        return idx
+
+    def _insert_slowly(self, row: Mapping[str, Any]) -> int:
+        """An insert that met a write of more than one step: wait for it."""
+        with self.lock:
+            if self.port.rows - (len(self.deleted) - 1) * SEGMENT >= SEGMENT:
+                self._fold()
+            idx: int = self.port.append(row)
+            return idx
+
+    def append_values(self, values: Sequence[Any]) -> int:
+        """Append one row of checked physical values."""
+        with self.lock:
+            idx: int = self.port.append_values(values)
+            return idx
+
+    def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Append rows, all or none; returns the first one's id."""
+        return self.extend(self.stage(rows))
+
+    def insert_columns(self, columns: Mapping[str, Any]) -> int:
+        """Append whole columns of equal length, all or none; returns the number of rows."""
+        staged = self.stage_columns(columns)
+        self.extend(staged)
+        return staged.rows
+
+    def extend(self, staged: Staged) -> int:
+        with self.lock:
+            self.port.paused = True
+            try:
+                first: int = self.port.rows
+                if staged.rows:
+                    self._publish([c.staged(b) for c, b in zip(self.column_list, staged.buffers)], staged.rows)
+                return first
+            finally:
+                self.port.paused = False
+
+    def _publish(self, states: list[Any], rows: int) -> None:
+        """Make prepared states of every column the table's own. Only list assignments: nothing here can fail
+        half way.
+        """
+        k = states[0].k
+        self.deleted.extend([None] * (k + len(states[0].parts) - len(self.deleted)))
+        for column, state in zip(self.column_list, states):
+            column.publish(state)
+        # last: until now the new positions read as missing
+        self.port.rows += rows
+        sealed = self.column_list[0].parts[-1][0]
+        self.port.limit = min(TAIL, SEGMENT - (0 if sealed is None else sealed.rows))
+
+    def _fold(self) -> None:
+        """Fold the tail into the sealed part of the open segment."""
+        self._publish([column.staged(None) for column in self.column_list], 0)
+
+    def _tail_full(self) -> None:
+        with self.lock:
+            self.port.paused = True
+            try:
+                self._fold()
+            except MemoryError:
+                # the row is in and stays in; the next insert takes the slow way and folds first
+                log.warning("no memory to fold the tail of table %r, trying again at the next insert", self.name)
+                return
+            self.port.paused = False
+
+    def update(self, idx: int, row: Mapping[str, Any]) -> None:
+        """Merge ``row`` into a live row; KeyError where there is none."""
+        with self.lock:
+            self.apply([self.plan_update(idx, row)])
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        with self.lock:
+            touched = set()
+            for idx, values in changes:
+                self.port.amend(idx, values)
+                k, row = idx >> 16, idx & (SEGMENT - 1)
+                for j, value in values:
+                    self.column_list[j].updated(k, row, value)
+                    touched.add((j, k))
+            for j, k in touched:
+                if self.column_list[j].wants_reseal(k):
+                    self.column_list[j].reseal(k)
+
+    def delete(self, idx: int) -> None:
+        """Delete a live row; KeyError where there is none."""
+        with self.lock:
+            if not self.contains(idx):
+                raise self.missing(idx)
+            self.remove([idx])
+
+    def remove(self, ids: Iterable[int]) -> None:
+        with self.lock:
+            by_segment: dict[int, list[int]] = {}
+            for idx in ids:
+                by_segment.setdefault(idx >> 16, []).append(idx & (SEGMENT - 1))
+            for k, rows in by_segment.items():
+                self._remove_from(k, rows)
+
+    def _remove_from(self, k: int, rows: list[int]) -> None:
+        kernel = self.kernels.mask
+        old = self.deleted[k]
+        mask = kernel.empty(SEGMENT) if old is None else bytearray(old)
+        for row in rows:
+            kernel.set_bit(mask, row)
+        gone = kernel.count(mask)
+        self._deleted_rows += gone - (0 if old is None else kernel.count(old))
+        self.deleted[k] = mask
+        self._deletions += 1
+        if gone == SEGMENT:
+            for column in self.column_list:
+                column.drop_segment(k)
+            self.deleted[k] = None
+
+    def batch_update(self, predicate: Any, updates: Any) -> int:
+        """Update every row that a callable or conditions select; returns how many. All or nothing."""
+        with self.lock:
+            changes = self.plan_updates(predicate, updates)
+            self.apply(changes)
+            return len(changes)
+
+    def delete_where(self, conditions: Any, combine: str = "and") -> int:
+        """Delete the rows that meet the conditions; returns how many. ValueError for no conditions."""
+        with self.lock:
+            ids = self.select_for_delete(conditions, combine)
+            self.remove(ids)
+            return len(ids)
+
+    def compact(self) -> int:
+        """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
+        with self.lock:
+            before = self.memory_usage()
+            with self.view() as view:
+                buffers = live_buffers(view)
+            self.port.paused = True
+            try:
+                states = [column.rebuilt(buffer) for column, buffer in zip(self.column_list, buffers)]
+                self.deleted[:] = [None]
+                self._deleted_rows = 0
+                self._deletions += 1
+                self.port.rows = 0
+                self._publish(states, buffers[0].rows)
+            finally:
+                self.port.paused = False
+            return max(0, before - self.memory_usage())
+
+    # -- reads -------------------------------------------------------------
+
+    def view(self, use_numpy: Optional[bool] = None) -> ColumnarView:
+        kernels = pick(self.kernels, use_numpy)
+        with self.lock:
+            return ColumnarView(self, kernels)
+
+    @property
+    def rows(self) -> int:
+        """Row positions given out."""
+        count: int = self.port.rows
+        return count
+
+    def __len__(self) -> int:
+        count: int = self.port.rows - self._deleted_rows
+        return count
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self.items()
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{column.name} {column.dtype}" for column in self.column_list)
+        return f"ColumnarTable({self.name!r}, rows={len(self)}, columns=[{kinds}])"
+
+    def column_buffer(self, column_name: str) -> memoryview:
+        with self.lock:
+            return self.column_list[self.schema.index(column_name)].flat(self._dead_bitmaps(), self._deletions)
+
+    def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
+        with self.lock:
+            column = self.column_list[self.schema.index(column_name)]
+            return export_numpy(column, zero_copy, self._dead_bitmaps(), self._deletions)
+
+    def _dead_bitmaps(self) -> list[Optional[bytearray]]:
+        return [
+            self.kernels.mask.full(SEGMENT) if part is None else deleted
+            for part, deleted in zip(self.column_list[0].parts, self.deleted)
+        ]
+
+    def memory_usage(self) -> int:
+        with self.lock:
+            total = sum(column.memory_usage() for column in self.column_list)
+            return total + sum(sys.getsizeof(mask) for mask in self.deleted if mask is not None)
+
+    def column_stats(self) -> dict[str, dict[str, Any]]:
+        """Per column: the encoding in use, the bytes held and bits per live row."""
+        live = max(1, len(self))
+        with self.lock:
+            used = {column.name: (column.encoding, column.memory_usage()) for column in self.column_list}
+        return {
+            name: {"encoding": encoding, "bytes": size, "bits_per_value": round(size * 8 / live, 3)}
+            for name, (encoding, size) in used.items()
+        }
+

@@ -1,0 +1,136 @@
+"""Unique columns and the primary key, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Optional
+
+from ._ext._common import logical
+from .errors import UniqueError, shorten
+
+if TYPE_CHECKING:
+    from .schema import Schema
+    from .table import Change, Staged, Table
+
+__all__ = ["UniqueKeys"]
+
+Keys = dict[int, dict[Any, int]]  # column index -> key -> row id
+
+
+class UniqueKeys:
+    """The values of a table's unique columns and the row each is in. Nulls and NaN never collide."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.keys: Keys = {j: {} for j, column in enumerate(schema.columns) if column.unique}
+
+    def __bool__(self) -> bool:
+        return bool(self.keys)
+
+    def find(self, j: int, physical: Any) -> Optional[int]:
+        """The row that has this physical value in unique column j."""
+        key = _key(logical(self.schema.columns[j].type.code, physical))
+        return None if key is None else self.keys[j].get(key)
+
+    def check_row(self, values: Sequence[Any]) -> dict[int, Any]:
+        """The keys of a new row of physical values; UniqueError where one is taken."""
+        keys = {j: _key(logical(self.schema.columns[j].type.code, values[j])) for j in self.keys}
+        for j, key in keys.items():
+            if key is not None and key in self.keys[j]:
+                raise self._taken(j, key, self.keys[j][key], -1)
+        return keys
+
+    def enter(self, idx: int, keys: dict[int, Any]) -> None:
+        """Note the keys of row ``idx``."""
+        for j, key in keys.items():
+            if key is not None:
+                self.keys[j][key] = idx
+
+    def check_batch(self, staged: Staged) -> dict[int, list[Any]]:
+        """The keys of staged rows; UniqueError names the first row that repeats one, in the table or in the batch."""
+        columns: dict[int, list[Any]] = {}
+        for j, taken in self.keys.items():
+            keys = [_key(value) for value in staged.buffers[j].tolist()]
+            columns[j] = keys
+            fresh = set(keys) - {None}
+            if len(fresh) + keys.count(None) < len(keys) or not fresh.isdisjoint(taken):
+                self._raise_first(j, keys)
+        return columns
+
+    def _raise_first(self, j: int, keys: list[Any]) -> None:
+        seen: set[Any] = set()
+        for position, key in enumerate(keys):
+            if key is None:
+                continue
+            if key in self.keys[j]:
+                raise self._taken(j, key, self.keys[j][key], position)
+            if key in seen:
+                raise self._taken(j, key, None, position)
+            seen.add(key)
+
+    def enter_batch(self, first: int, columns: dict[int, list[Any]]) -> None:
+        """Note the keys of rows ``first`` onwards."""
+        for j, keys in columns.items():
+            self.keys[j].update((key, first + at) for at, key in enumerate(keys) if key is not None)
+
+    def check_changes(self, table: Table, changes: Iterable[Change]) -> list[tuple[int, Any, Any, int]]:
+        """(column, old key, new key, row id) of planned updates; UniqueError where the table would repeat a key
+        after all of them.
+        """
+        moves: list[tuple[int, Any, Any, int]] = []
+        for idx, values in changes:
+            for j, physical in values:
+                if j in self.keys:
+                    column = self.schema.columns[j]
+                    row = table.get(idx)
+                    old = None if row is None else _key(row[column.name])
+                    moves.append((j, old, _key(logical(column.type.code, physical)), idx))
+        released = {(j, old) for j, old, _, _ in moves}
+        given: dict[tuple[int, Any], int] = {}
+        for j, _, new, idx in moves:
+            if new is None:
+                continue
+            owner = self.keys[j].get(new)
+            if owner is not None and owner != idx and (j, new) not in released:
+                raise self._taken(j, new, owner, -1)
+            if given.setdefault((j, new), idx) != idx:
+                raise self._taken(j, new, given[j, new], -1)
+        return moves
+
+    def move(self, moves: Iterable[tuple[int, Any, Any, int]]) -> None:
+        """Carry out checked moves: every old key goes before any new one comes."""
+        moves = list(moves)
+        for j, old, _, _ in moves:
+            self.keys[j].pop(old, None)
+        for j, _, new, idx in moves:
+            if new is not None:
+                self.keys[j][new] = idx
+
+    def forget(self, rows: Iterable[Optional[dict[str, Any]]]) -> None:
+        """Drop the keys of deleted rows."""
+        for row in rows:
+            for j, keys in self.keys.items():
+                if row is not None:
+                    keys.pop(_key(row[self.schema.columns[j].name]), None)
+
+    def rebuild(self, table: Table) -> None:
+        """Read every key anew, after row ids changed."""
+        fresh: Keys = {j: {} for j in self.keys}
+        for idx, row in table.items():
+            for j, keys in fresh.items():
+                key = _key(row[self.schema.columns[j].name])
+                if key is not None:
+                    keys[key] = idx
+        self.keys = fresh
+
+    def _taken(self, j: int, key: Any, owner: Optional[int], position: int) -> UniqueError:
+        name = self.schema.columns[j].name
+        where = "an earlier row of the same batch has it" if owner is None else f"row {owner} has it"
+        return UniqueError(
+            f"UNIQUE constraint failed: {name}={shorten(key)}", column=name, row_index=position,
+            hint=f"{where}: update that row, use upsert() with a primary key, or give another value",
+        )  # fmt: skip
+
+
+def _key(value: Any) -> Any:
+    return None if value != value else value

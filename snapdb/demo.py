@@ -1,0 +1,136 @@
+"""The demo: a year of hourly weather at three airports, loaded into both engines and asked the same questions."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import sys
+import time
+from importlib import resources
+from typing import Any, Callable, NamedTuple, TextIO
+
+from . import _ext
+from .core import SnapDB
+from .schema import ColumnDef, Schema
+
+Row = dict[str, Any]
+ENGINES = ("columnar", "row")
+FREEZING_AT_JFK = [("origin", "eq", "JFK"), ("temp", "lt", 32.0)]
+POINT = 12_345
+
+_TYPES = (
+    ("origin", "bytes:3"), ("year", "i16"), ("month", "u8"), ("day", "u8"), ("hour", "u8"),
+    ("temp", "f64"), ("dewp", "f64"), ("humid", "f64"), ("wind_dir", "i16"), ("wind_speed", "f64"),
+    ("wind_gust", "f64"), ("precip", "f64"), ("pressure", "f64"), ("visib", "f64"), ("time_hour", "datetime"),
+)  # fmt: skip
+#: what the data has for every row; elsewhere "NA" stands for a missing value
+_ALWAYS = frozenset(("origin", "year", "month", "day", "hour", "time_hour"))
+
+
+def schema() -> Schema:
+    """The typed schema of weather.csv."""
+    return Schema([ColumnDef(name, dtype, not_null=name in _ALWAYS) for name, dtype in _TYPES])
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _converter(dtype: str) -> Callable[[str], Any]:
+    if dtype == "datetime":
+        return _moment
+    if dtype.startswith("bytes"):
+        return str
+    return float if dtype.startswith("f") else int
+
+
+def weather() -> list[Row]:
+    """The rows of the bundled weather.csv with typed values, None for NA."""
+    converters = [(name, _converter(dtype)) for name, dtype in _TYPES]
+    path = resources.files("snapdb").joinpath("data").joinpath("weather.csv")
+    with path.open("r", encoding="utf-8") as lines:
+        reader = csv.reader(lines)
+        head = tuple(next(reader))
+        if head != tuple(name for name, _ in _TYPES):
+            raise ValueError(f"weather.csv has unexpected columns: {', '.join(head)}")
+        return [
+            {name: None if text == "NA" else convert(text) for (name, convert), text in zip(converters, line)}
+            for line in reader
+        ]
+
+
+class Answers(NamedTuple):
+    """What one engine says; the fields must not differ between engines."""
+
+    rows: int
+    freezing: int
+    mean: Any
+    gust: Any
+    by_origin: dict[Any, Any]
+    point: Any
+
+
+def ask(db: SnapDB) -> Answers:
+    """The demo's questions."""
+    return Answers(
+        rows=len(db),
+        freezing=db.count_where(FREEZING_AT_JFK),
+        mean=db.aggregate("temp", "avg"),
+        gust=db.aggregate("wind_gust", "max"),
+        by_origin=db.group_by("origin", "temp", "avg"),
+        point=db.get(POINT),
+    )
+
+
+def run(out: TextIO = sys.stdout) -> int:
+    """Load, ask and show; 0 if both engines agree, else 1."""
+    start = time.perf_counter()
+    rows = weather()
+    out.write(f"SnapDB, kernels: {_ext.BACKEND} ({_ext.REASON})\n")
+    out.write(f"weather.csv: {len(rows):,} rows, {len(_TYPES)} columns, parsed in {_passed(start)}\n")
+    answers = {}
+    for engine in ENGINES:
+        with SnapDB(":memory:", schema(), storage_type=engine) as db:
+            start = time.perf_counter()
+            db.batch_insert(rows)
+            out.write(f"\n{engine} engine: {len(db):,} rows loaded in {_passed(start)}\n")
+            start = time.perf_counter()
+            answers[engine] = ask(db)
+            _show(answers[engine], out)
+            out.write(f"  asked in                      {_passed(start)}\n")
+            out.write(f"  memory                        {db.memory_usage():,} bytes\n")
+            if db.is_columnar():
+                _show_columns(db, out)
+    agree = len(set(map(repr, answers.values()))) == 1
+    out.write("\nBoth engines give the same answers.\n" if agree else "\nThe engines DISAGREE.\n")
+    return 0 if agree else 1
+
+
+def _passed(start: float) -> str:
+    return f"{(time.perf_counter() - start) * 1000:,.1f} ms"
+
+
+def _show(answers: Answers, out: TextIO) -> None:
+    out.write(f"  hours below 32 F at JFK      {answers.freezing:,}\n")
+    out.write(f"  mean temperature              {answers.mean:.4f} F\n")
+    out.write(f"  strongest gust                {answers.gust:.2f} mph\n")
+    means = ", ".join(f"{origin} {mean:.4f}" for origin, mean in answers.by_origin.items())
+    out.write(f"  mean temperature by airport   {means}\n")
+    shown = ", ".join(f"{name}={_plain(answers.point[name])}" for name in ("origin", "time_hour", "temp", "wind_gust"))
+    out.write(f"  row {POINT:,}                    {shown}\n")
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime.datetime) else str(value)
+
+
+def _show_columns(db: SnapDB, out: TextIO) -> None:
+    columns = db.stats()["columns"]
+    out.write(f"\n  {'column':<12} {'dtype':<9} {'encoding':<9} {'bytes':>9} {'bits/value':>11}\n")
+    total = 0
+    for column in db.schema.columns:
+        found = columns[column.name]
+        total += found["bytes"]
+        out.write(f"  {column.name:<12} {column.dtype:<9} {found['encoding']:<9} {found['bytes']:>9,} ")
+        out.write(f"{found['bits_per_value']:>11.2f}\n")
+    out.write(f"  {'all':<12} {'':<9} {'':<9} {total:>9,} {total * 8 / len(db):>11.2f}\n")

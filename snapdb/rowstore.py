@@ -1,0 +1,247 @@
+"""The row engine: fixed-width rows in slabs. Point reads and writes are one kernel call; scans gather a column
+of a segment at a time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from . import _ext
+from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
+from .column import numpy_dtype
+from .errors import SchemaError
+from .scan import View, live_buffers, pick
+from .table import Change, Staged, Table
+
+if TYPE_CHECKING:
+    from ._ext import Backend, Chunk, SlabView
+    from .schema import Schema
+
+__all__ = ["RowTable", "RowView"]
+
+MIN_PAGE, MAX_PAGE = 64, 65535
+
+
+class RowView(View):
+    """A row table as of one moment: its slabs pinned; columns are gathered a segment at a time."""
+
+    def __init__(self, table: RowTable, kernels: Backend) -> None:
+        self.slabs: SlabView = table.slabs.pin()
+        super().__init__(kernels, table.kernels, table.schema, self.slabs.rows)
+        self._own = table.kernels
+        self._gathered: dict[tuple[int, int], list[Chunk]] = {}
+
+    def __enter__(self) -> RowView:
+        return self
+
+    def release(self) -> None:
+        self.slabs.release()
+
+    def dead(self, k: int) -> bool:
+        return False
+
+    def live(self, k: int) -> Optional[bytearray]:
+        return self.slabs.live_mask(k * SEGMENT, k * SEGMENT + self.size(k))
+
+    def bounds(self, k: int) -> Sequence[int]:
+        return [self.size(k)]
+
+    def pieces(self, j: int, k: int) -> Sequence[Chunk]:
+        found = self._gathered.get((j, k))
+        if found is None:
+            # keep the columns of one segment only: conditions, keys and values of a query meet there
+            if any(segment != k for _, segment in self._gathered):
+                self._gathered.clear()
+            buffer = self.slabs.gather(j, k * SEGMENT, k * SEGMENT + self.size(k))
+            found = self._gathered[j, k] = [self._own.codecs.Chunk.view(buffer)]
+        return found
+
+
+class RowTable(Table):
+    """A row table in memory. SchemaError where ``page_size`` is not 64 … 65,535 or a row's fixed part does not
+    fit in it.
+    """
+
+    storage_type = "row"
+
+    def __init__(self, schema: Schema, page_size: int = 4096, *, backend: Optional[str] = None) -> None:
+        super().__init__(schema, _ext.backend(backend or _ext.BACKEND))
+        if not isinstance(page_size, int) or not MIN_PAGE <= page_size <= MAX_PAGE:
+            raise SchemaError(f"page_size must be {MIN_PAGE} to {MAX_PAGE}, got {page_size!r}")
+        if schema.row_width > page_size:
+            raise SchemaError(
+                f"a row's fixed part is {schema.row_width} bytes, more than page_size={page_size}; "
+                "give a larger page_size or declare long text as 'str'"
+            )
+        self.page_size = page_size
+        self.slabs = self._new_slabs()
+        self._bind()
+
+    def _new_slabs(self) -> Any:
+        return self.kernels.slab.SlabTable(
+            self.codec, self.schema.offsets, self.schema.row_width, self.page_size, self.lock, self._slowly
+        )
+
+    def _bind(self) -> None:
+        """Single-row calls go straight to the kernel, without a Python frame between."""
+        slabs = self.slabs
+        self.get: Callable[[int], Optional[dict[str, Any]]] = slabs.get  # type: ignore[assignment]
+        self.contains: Callable[[int], bool] = slabs.contains  # type: ignore[assignment]
+        self.get_raw: Callable[[int], Optional[memoryview]] = slabs.get_raw
+        self.insert: Callable[[Mapping[str, Any]], int] = slabs.insert
+
+    def _slowly(self, name: str, *args: Any) -> Any:
+        """A write that met one of more than one step: wait for it."""
+        step = {"insert": "append", "update": "change", "delete": "remove"}[name]
+        with self.lock:
+            return getattr(self.slabs, step)(*args)
+
+    # -- writes ------------------------------------------------------------
+
+    def append_values(self, values: Sequence[Any]) -> int:
+        """Append one row of checked physical values."""
+        with self.lock:
+            idx: int = self.slabs.append_values(values)
+            return idx
+
+    def update(self, idx: int, row: Mapping[str, Any]) -> None:
+        """Merge ``row`` into a live row; KeyError where there is none."""
+        if not self.contains(idx):
+            raise self.missing(idx)
+        self.slabs.update(idx, row)
+
+    def delete(self, idx: int) -> None:
+        """Delete a live row; KeyError where there is none."""
+        if not self.contains(idx):
+            raise self.missing(idx)
+        self.slabs.delete(idx)
+
+    def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Append rows, all or none; returns the first one's id."""
+        return self.extend(self.stage(rows))
+
+    def extend(self, staged: Staged) -> int:
+        with self.lock:
+            first: int = self.slabs.extend(staged.buffers)
+            return first
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        with self.lock:
+            for idx, values in changes:
+                self.slabs.put(idx, values)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        with self.lock:
+            for idx in ids:
+                self.slabs.remove(idx)
+
+    def compact(self) -> int:
+        """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
+        with self.lock:
+            before = self.memory_usage()
+            old = self.slabs
+            old.paused = True
+            try:
+                with self.view() as view:
+                    buffers = live_buffers(view)
+                fresh = self._new_slabs()
+                fresh.extend(buffers)
+            except BaseException:
+                old.paused = False
+                raise
+            # the old slabs stay paused: whoever still holds one of their methods is sent to the new ones
+            self.slabs = fresh
+            self._bind()
+            return max(0, before - self.memory_usage())
+
+    # -- reads -------------------------------------------------------------
+
+    def view(self, use_numpy: Optional[bool] = None) -> RowView:
+        return RowView(self, pick(self.kernels, use_numpy))
+
+    def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        items: Iterator[tuple[int, dict[str, Any]]] = self.slabs.pin().items()
+        return items
+
+    def raw_items(self) -> Iterator[tuple[int, memoryview]]:
+        """(id, read-only bytes of the row's fixed part) of the live rows in id order."""
+        items: Iterator[tuple[int, memoryview]] = self.slabs.pin().raw_items()
+        return items
+
+    @property
+    def rows(self) -> int:
+        """Row positions given out."""
+        count: int = self.slabs.rows
+        return count
+
+    def __len__(self) -> int:
+        count: int = self.slabs.live
+        return count
+
+    def memory_usage(self) -> int:
+        return int(self.slabs.nbytes)
+
+    def column_stats(self) -> dict[str, dict[str, Any]]:
+        """Per column: its width in the row, in bytes of all live rows and bits per value; heap values are
+        counted in ``memory_usage``.
+        """
+        rows = len(self)
+        return {
+            column.name: {"encoding": "row", "bytes": column.width * rows, "bits_per_value": float(column.width * 8)}
+            for column in self.schema.columns
+        }
+
+    # -- export ------------------------------------------------------------
+
+    def column_buffer(self, column_name: str) -> memoryview:
+        column = self.schema.column(column_name)
+        if column.type.is_varlen:
+            raise TypeError(f"column {column_name!r} is {column.dtype}: it has no contiguous buffer, use to_numpy()")
+        out, _ = self._flat(column_name)
+        view: Any = memoryview(bytes(out)).cast("?") if column.type.code == BOOL else memoryview(out).toreadonly()
+        flat: memoryview = view
+        return flat
+
+    def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
+        import numpy as np
+
+        column = self.schema.column(column_name)
+        if not column.type.is_varlen:
+            flat, nulls = self._flat(column_name)
+            if not nulls:
+                out = np.frombuffer(bytes(flat) if zero_copy else bytearray(flat), dtype=numpy_dtype(column.type.code))
+                return out.astype("M8[D]") if column.type.code == DATE else out
+        values = self._positional(column_name)
+        objects = np.empty(len(values), dtype=object)
+        objects[:] = values
+        return objects
+
+    def _flat(self, column_name: str) -> tuple[Any, int]:
+        """Every position of one fixed-width column as an array (null and dead rows 0, floats NaN), and how many
+        are null.
+        """
+        j = self.schema.index(column_name)
+        dtype = self.schema.columns[j].type
+        out = array(TYPECODES[dtype.code])
+        nulls = 0
+        with self.view() as view:
+            for k in range(view.segments()):
+                buffer = view.slabs.gather(j, k * SEGMENT, k * SEGMENT + view.size(k))
+                nulls += buffer.null_count
+                part: Any = array(TYPECODES[dtype.code], bytes(buffer.data))
+                if buffer.null_count and dtype.is_float:
+                    for row in range(buffer.rows):
+                        if buffer.physical(row) is None:
+                            part[row] = float("nan")
+                out.extend(part)
+        return out, nulls
+
+    def _positional(self, column_name: str) -> list[Any]:
+        j = self.schema.index(column_name)
+        out: list[Any] = []
+        with self.view() as view:
+            for k in range(view.segments()):
+                out.extend(view.pieces(j, k)[0].take())
+        return out

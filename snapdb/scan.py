@@ -1,0 +1,470 @@
+"""Filters and materialisation over a table as of one moment. Both engines speak it.
+
+A ``View`` is a table as of the moment it was made: segments of 65,536 row positions, each column of a segment one or
+two chunks (the sealed part and the tail). A ``Where`` turns conditions into a selection bitmap per segment. Nothing
+here loops over rows; the kernels do.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
+
+from . import _ext
+from ._ext._common import SEGMENT, TYPECODES, Zone, mask_bytes
+from .conditions import Predicate, bind, normalize
+
+if TYPE_CHECKING:
+    from ._ext import Backend, Chunk
+    from .schema import Schema
+
+__all__ = ["ALL", "Page", "Selector", "View", "Where", "WhereCallable", "make_where", "pages", "pick", "selected"]
+
+#: the mask of every row of a segment, told by identity
+ALL = bytearray()
+Found = Optional[bytearray]  # None: no row; ALL: every row; else a bitmap
+
+
+def pick(own: Backend, use_numpy: Optional[bool]) -> Backend:
+    """The kernels a call with ``use_numpy`` runs on. ImportError where NumPy is asked for and missing."""
+    if use_numpy is None:
+        return own
+    if use_numpy:
+        return _ext.backend("numpy")
+    return _ext.backend("python") if own.name == "numpy" else own
+
+
+class View:
+    """A table as of one moment: what scans read. Engines subclass it; a context manager that releases what it pins."""
+
+    def __init__(self, kernels: Backend, own: Backend, schema: Schema, rows: int) -> None:
+        self.kernels = kernels
+        self.schema = schema
+        self.rows = rows
+        self._foreign = kernels is not own
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give back what the view pins."""
+
+    def segments(self) -> int:
+        """Segments, the open one included."""
+        return (self.rows + SEGMENT - 1) // SEGMENT
+
+    def size(self, k: int) -> int:
+        """Row positions of segment k."""
+        return min(SEGMENT, self.rows - k * SEGMENT)
+
+    def dead(self, k: int) -> bool:
+        """Whether segment k has no live row and no bytes."""
+        raise NotImplementedError
+
+    def live(self, k: int) -> Optional[bytearray]:
+        """A new bitmap of the live rows of segment k, None where all are live."""
+        raise NotImplementedError
+
+    def bounds(self, k: int) -> Sequence[int]:
+        """Rows of each chunk of segment k, alike for all columns."""
+        raise NotImplementedError
+
+    def pieces(self, j: int, k: int) -> Sequence[Chunk]:
+        """The chunks of column j of segment k, in row order."""
+        raise NotImplementedError
+
+    def zone(self, j: int, k: int) -> Optional[Zone]:
+        """The zone map of the first chunk, None where there is none."""
+        return None
+
+    def chunks(self, j: int, k: int) -> Sequence[Chunk]:
+        """``pieces`` as the chunks of this view's kernels."""
+        pieces = self.pieces(j, k)
+        if not self._foreign:
+            return pieces
+        adopt = self.kernels.codecs.Chunk.adopt
+        return [adopt(piece) for piece in pieces]
+
+    def whole(self, j: int, k: int) -> Chunk:
+        """Column j of segment k as one chunk (a decoded copy where it is in two)."""
+        pieces = self.chunks(j, k)
+        if len(pieces) == 1:
+            return pieces[0]
+        buffer = pieces[0].decode()
+        for piece in pieces[1:]:
+            buffer.extend(piece.decode())
+        chunk: Chunk = self.kernels.codecs.Chunk.view(buffer)
+        return chunk
+
+
+# -- which rows ------------------------------------------------------------
+
+
+class Where:
+    """Bound conditions: (column index, predicate) pairs, all of them or any of them."""
+
+    def __init__(self, plan: Sequence[tuple[int, Predicate]], combine: str) -> None:
+        self.plan = tuple(plan)
+        self.combine = combine
+
+    def mask(self, view: View, k: int) -> Found:
+        """The rows of segment k that match, live or not."""
+        return self._any(view, k) if self.combine == "or" else self._all(view, k)
+
+    def _all(self, view: View, k: int) -> Found:
+        kernel = view.kernels.mask
+        result: Found = ALL
+        for j, predicate in self.plan:
+            found = _column_mask(view, j, k, predicate)
+            if found is None:
+                return None
+            if found is ALL:
+                continue
+            if result is ALL:
+                result = found
+            else:
+                kernel.and_into(result, found)
+            if not kernel.any_set(result):
+                return None
+        return result
+
+    def _any(self, view: View, k: int) -> Found:
+        result: Found = None
+        for j, predicate in self.plan:
+            found = _column_mask(view, j, k, predicate)
+            if found is ALL:
+                return ALL
+            if found is None:
+                continue
+            if result is None:
+                result = found
+            else:
+                view.kernels.mask.or_into(result, found)
+        return result
+
+
+class WhereCallable:
+    """A Python callable over whole rows: every row is built and asked."""
+
+    def __init__(self, predicate: Callable[[dict[str, Any]], Any]) -> None:
+        self.predicate = predicate
+
+    def mask(self, view: View, k: int) -> Found:
+        """The live rows of segment k that the callable accepts."""
+        predicate = self.predicate
+        live = view.live(k)
+        hits = array("I")
+        for page in _segment_pages(view, k, live, 0, -1):
+            rows = page.records(view, range(len(view.schema.columns)), view.schema.names)
+            offsets = range(len(rows)) if page.rows is None else page.rows
+            hits.extend(page.start + at for at, row in zip(offsets, rows) if predicate(row))
+        if not hits:
+            return None
+        found: bytearray = view.kernels.mask.from_ids(hits, view.size(k))
+        return found
+
+
+Selector = Union[Where, WhereCallable]
+
+
+def make_where(schema: Schema, where: Any, combine: str = "and") -> Optional[Selector]:
+    """A selector from conditions or a callable, None for every row.
+
+    Raises ConditionError (a ValueError) and UnknownColumnError before anything is read.
+    """
+    if callable(where):
+        normalize([], combine)
+        return WhereCallable(where)
+    conditions = normalize(where, combine)
+    if not conditions:
+        return None
+    plan = []
+    for condition in conditions:
+        j = schema.index(condition.column)
+        column = schema.columns[j]
+        plan.append((j, bind(condition, column.type, not column.not_null)))
+    return Where(plan, combine)
+
+
+def _column_mask(view: View, j: int, k: int, predicate: Predicate) -> Found:
+    """The rows of one segment that match one predicate: zone map first, then the chunks."""
+    chunks = view.chunks(j, k)
+    verdicts = [_judge(view.zone(j, k) if p == 0 else None, predicate) for p in range(len(chunks))]
+    if all(verdict is False for verdict in verdicts):
+        return None
+    if all(verdict is True for verdict in verdicts):
+        return ALL
+    masks = [_chunk_mask(view.kernels, chunk, predicate, verdict) for chunk, verdict in zip(chunks, verdicts)]
+    # every chunk but the last is whole blocks, so its bitmap is whole bytes: masks join by joining their bytes
+    return masks[0] if len(masks) == 1 else bytearray().join(masks)
+
+
+def _chunk_mask(kernels: Backend, chunk: Chunk, predicate: Predicate, verdict: Optional[bool]) -> bytearray:
+    if verdict is False or (predicate.kind == "never" and not predicate.negate):
+        empty: bytearray = kernels.mask.empty(chunk.rows)
+        return empty
+    if verdict is True:
+        full: bytearray = kernels.mask.full(chunk.rows)
+        return full
+    if predicate.kind in ("not_null", "never"):
+        return chunk.valid()
+    if predicate.kind == "null":
+        nulls: bytearray = kernels.mask.full(chunk.rows)
+        kernels.mask.andnot_into(nulls, chunk.valid())
+        return nulls
+    if predicate.kind == "in":
+        found = chunk.select_in(predicate.values)
+    else:
+        found = chunk.select(predicate.lo, predicate.hi, predicate.lo_open, predicate.hi_open)
+    if predicate.negate:
+        valid = chunk.valid()
+        kernels.mask.andnot_into(valid, found)
+        return valid
+    return found
+
+
+def _judge(zone: Optional[Zone], predicate: Predicate) -> Optional[bool]:
+    """What a zone map alone says: True every row, False none, None it takes a look."""
+    if zone is None:
+        return None
+    kind = predicate.kind
+    if kind == "never":
+        return _all_unless_null(zone) if predicate.negate else False
+    if kind == "null":
+        return False if zone.nulls == 0 else None
+    if kind == "not_null":
+        return _all_unless_null(zone)
+    if zone.lo is None:
+        return False  # nothing but nulls matches nothing
+    if kind == "in":
+        values = predicate.values
+        outside = not values or _below(zone, values[0], False) or _above(zone, values[-1], False)
+        return (_all_unless_null(zone) if predicate.negate else False) if outside else None
+    lo: Any = predicate.lo
+    hi: Any = predicate.hi
+    if (hi is not None and _above(zone, hi, predicate.hi_open)) or (
+        lo is not None and _below(zone, lo, predicate.lo_open)
+    ):
+        return _all_unless_null(zone) if predicate.negate else False
+    if zone.nulls == 0 and zone.nans == 0 and _within(zone, predicate):
+        return not predicate.negate
+    return None
+
+
+def _all_unless_null(zone: Zone) -> Optional[bool]:
+    return True if zone.nulls == 0 else None
+
+
+def _above(zone: Any, hi: Any, is_open: bool) -> bool:
+    """Whether every value of the zone is above ``hi``."""
+    return bool(zone.lo > hi or (is_open and zone.lo >= hi))
+
+
+def _below(zone: Any, lo: Any, is_open: bool) -> bool:
+    """Whether every value of the zone is below ``lo``; a zone without an upper bound never is."""
+    return zone.hi is not None and bool(zone.hi < lo or (is_open and zone.hi <= lo))
+
+
+def _within(zone: Any, predicate: Any) -> bool:
+    lo, hi = predicate.lo, predicate.hi
+    if lo is not None and not (zone.lo > lo or (zone.lo == lo and not predicate.lo_open)):
+        return False
+    if hi is None:
+        return True
+    return zone.hi is not None and bool(zone.hi < hi or (zone.hi == hi and not predicate.hi_open))
+
+
+def selected(view: View, where: Optional[Selector]) -> Iterator[tuple[int, Optional[bytearray]]]:
+    """(segment, bitmap of its live matching rows) for the segments that may have one; None: every position."""
+    for k in range(view.segments()):
+        if view.dead(k):
+            continue
+        mask = view.live(k)
+        if where is not None:
+            found = where.mask(view, k)
+            if found is None:
+                continue
+            if found is not ALL:
+                if mask is not None:
+                    view.kernels.mask.and_into(found, mask)
+                mask = found
+        yield k, mask
+
+
+def count(view: View, where: Optional[Selector]) -> int:
+    """Live rows that match."""
+    total = 0
+    for k, mask in selected(view, where):
+        total += view.size(k) if mask is None else view.kernels.mask.count(mask)
+    return total
+
+
+# -- rows and columns of a selection ---------------------------------------
+
+
+class Page(NamedTuple):
+    """Selected rows of one chunk: ``rows`` are u32 positions in the chunk (None: all), the chunk starts at
+    ``start``.
+    """
+
+    k: int
+    piece: int
+    start: int
+    size: int
+    rows: Any
+
+    def __len__(self) -> int:
+        return self.size if self.rows is None else len(self.rows)
+
+    def ids(self) -> Iterable[int]:
+        """Row ids."""
+        base = self.k * SEGMENT + self.start
+        if self.rows is None:
+            return range(base, base + self.size)
+        return [base + row for row in self.rows]
+
+    def column(self, view: View, j: int) -> list[Any]:
+        """Column j's logical values."""
+        return view.chunks(j, self.k)[self.piece].take(self.rows)
+
+    def records(self, view: View, columns: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows as dicts."""
+        if not columns:
+            return [{} for _ in range(len(self))]
+        rows: list[dict[str, Any]] = view.kernels.values.records(names, [self.column(view, j) for j in columns])
+        return rows
+
+
+def submask(mask: Any, start: int, rows: int) -> Any:
+    """The part of a segment's bitmap that covers a chunk of ``rows`` rows from ``start`` (a multiple of 1,024)."""
+    return None if mask is None else memoryview(mask)[start // 8 : start // 8 + mask_bytes(rows)]
+
+
+def _segment_pages(view: View, k: int, mask: Optional[bytearray], skip: int, limit: int) -> Iterator[Page]:
+    """Pages of one segment, after ``skip`` selected rows, at most ``limit`` (-1: all)."""
+    kernel = view.kernels.mask
+    start = 0
+    for piece, size in enumerate(view.bounds(k)):
+        part = submask(mask, start, size)
+        found = size if part is None else kernel.count(part)
+        if skip >= found:
+            skip -= found
+        else:
+            if part is None and (skip or 0 <= limit < found):
+                part = kernel.full(size)
+            page = Page(k, piece, start, size, None if part is None else kernel.ids(part, skip, limit))
+            yield page
+            skip = 0
+            if limit >= 0:
+                limit -= len(page)
+        if limit == 0:
+            return
+        start += size
+
+
+def pages(view: View, where: Optional[Selector], skip: int = 0, limit: int = -1) -> Iterator[Page]:
+    """Pages of the live matching rows in id order, after ``skip`` of them, at most ``limit`` (-1: all)."""
+    if limit == 0:
+        return
+    for k, mask in selected(view, where):
+        found = view.size(k) if mask is None else view.kernels.mask.count(mask)
+        if skip >= found:
+            skip -= found
+            continue
+        for page in _segment_pages(view, k, mask, skip, limit):
+            yield page
+            if limit >= 0:
+                limit -= len(page)
+        skip = 0
+        if limit == 0:
+            return
+
+
+def column_indexes(schema: Schema, columns: Optional[Iterable[str]]) -> tuple[list[int], list[str]]:
+    """Indexes and names of the columns asked for, all of them for None. UnknownColumnError; ValueError for a
+    bare str.
+    """
+    if columns is None:
+        return list(range(len(schema.columns))), list(schema.names)
+    if isinstance(columns, str):
+        raise ValueError(f"columns: give a list of column names, such as [{columns!r}]")
+    names = list(columns)
+    return [schema.index(name) for name in names], names
+
+
+def window(limit: Optional[int], offset: int) -> tuple[int, int]:
+    """(skip, limit) for the kernels: limit -1 is none, 0 is no rows. ValueError for a negative offset."""
+    if offset < 0:
+        raise ValueError(f"offset must be 0 or more, got {offset}")
+    return offset, -1 if limit is None else max(0, limit)
+
+
+def records(
+    view: View, where: Optional[Selector], columns: Optional[Iterable[str]], limit: Optional[int], offset: int
+) -> list[dict[str, Any]]:
+    """The selected rows as dicts, in id order."""
+    indexes, names = column_indexes(view.schema, columns)
+    out: list[dict[str, Any]] = []
+    for page in pages(view, where, *window(limit, offset)):
+        out.extend(page.records(view, indexes, names))
+    return out
+
+
+def arrays(
+    view: View, where: Optional[Selector], columns: Optional[Iterable[str]], limit: Optional[int], offset: int
+) -> dict[str, Any]:
+    """The selected rows as columns: ``array.array`` for numeric columns without nulls, else a list."""
+    indexes, names = column_indexes(view.schema, columns)
+    typed = [view.schema.columns[j].type.is_integer or view.schema.columns[j].type.is_float for j in indexes]
+    buffers: list[Any] = [view.kernels.values.ColumnBuffer(view.schema.columns[j].type.code) for j in indexes]
+    lists: list[list[Any]] = [[] for _ in indexes]
+    for page in pages(view, where, *window(limit, offset)):
+        for at, j in enumerate(indexes):
+            if typed[at]:
+                chunk = view.chunks(j, page.k)[page.piece]
+                buffers[at].extend(chunk.decode() if page.rows is None else chunk.gather(page.rows))
+            else:
+                lists[at].extend(page.column(view, j))
+    return {name: _exported(buffers[at]) if typed[at] else lists[at] for at, name in enumerate(names)}
+
+
+def _exported(buffer: Any) -> Any:
+    if buffer.null_count:
+        return buffer.tolist()
+    out = array(TYPECODES[buffer.code])
+    out.frombytes(bytes(buffer.data))
+    return out
+
+
+def iterate(view: View, step: int = 4096) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(id, row) of the live rows in id order, built ``step`` rows at a time."""
+    columns = range(len(view.schema.columns))
+    for page in pages(view, None):
+        rows = page.rows
+        if rows is None:
+            rows = memoryview(array("I", range(page.size)))
+        for at in range(0, len(rows), step):
+            part = page._replace(rows=rows[at : at + step])
+            yield from zip(part.ids(), part.records(view, columns, view.schema.names))
+
+
+def column_values(view: View, j: int) -> list[Any]:
+    """One column's logical values, live rows only, in id order."""
+    out: list[Any] = []
+    for page in pages(view, None):
+        out.extend(page.column(view, j))
+    return out
+
+
+def live_buffers(view: View) -> list[Any]:
+    """Every column's live rows decoded into one buffer a column, in id order."""
+    buffers = [view.kernels.values.ColumnBuffer(column.type.code) for column in view.schema.columns]
+    for page in pages(view, None):
+        for j, buffer in enumerate(buffers):
+            chunk = view.chunks(j, page.k)[page.piece]
+            buffer.extend(chunk.decode() if page.rows is None else chunk.gather(page.rows))
+    return buffers

@@ -1,0 +1,285 @@
+"""What both engines share: staging, reads over a view, updates planned before anything is touched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+
+from . import scan
+from .aggregate import aggregate, check_aggregate, group_by, group_plan
+from .dtypes import make_coerce, make_refuse
+from .errors import NotFoundError, ValidationError
+
+if TYPE_CHECKING:
+    from ._ext import Backend, ColumnBuffer
+    from .schema import Schema
+
+__all__ = ["Change", "Staged", "Table"]
+
+
+class Staged(NamedTuple):
+    """Checked and encoded rows that are not in the table yet: one buffer a column."""
+
+    rows: int
+    buffers: list[ColumnBuffer]
+
+
+class Change(NamedTuple):
+    """A planned update of one row: (column index, physical value) pairs."""
+
+    idx: int
+    values: list[tuple[int, Any]]
+
+
+class Table:
+    """One table in memory. Engines subclass it with their storage; every read here goes over a ``View``.
+
+    Single-row methods of the compiled backend run without the lock; everything of more than one step takes it and
+    pauses them.
+    """
+
+    storage_type: str
+
+    def __init__(self, schema: Schema, kernels: Backend) -> None:
+        self.schema = schema
+        self.kernels = kernels
+        self.lock = threading.RLock()
+        self.zone_answers = True  # off only to measure what answering from zone maps saves
+        self.codec = kernels.values.RowCodec(
+            schema.specs, make_coerce(schema.columns), make_refuse(schema.columns)
+        )
+
+    # -- what an engine provides -------------------------------------------
+
+    def view(self, use_numpy: Optional[bool] = None) -> scan.View:
+        """The table as of now. ImportError where NumPy is asked for and missing."""
+        raise NotImplementedError
+
+    def get(self, idx: int) -> Optional[dict[str, Any]]:
+        """The live row with this id, None where there is none."""
+        raise NotImplementedError
+
+    def contains(self, idx: int) -> bool:
+        """Whether a live row has this id."""
+        raise NotImplementedError
+
+    def extend(self, staged: Staged) -> int:
+        """Append staged rows, all or none; returns the first id."""
+        raise NotImplementedError
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Carry out planned updates of live rows."""
+        raise NotImplementedError
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Delete live rows."""
+        raise NotImplementedError
+
+    def memory_usage(self) -> int:
+        """Bytes this table holds in memory."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    # -- staging -----------------------------------------------------------
+
+    def stage(self, rows: Iterable[Mapping[str, Any]]) -> Staged:
+        """Check and encode a batch of rows. The first bad row raises and nothing is kept."""
+        buffers = self.codec.encode_rows(rows)
+        return Staged(buffers[0].rows, buffers)
+
+    def stage_columns(self, columns: Mapping[str, Any]) -> Staged:
+        """Check and encode whole columns of equal length. A missing nullable column is null."""
+        if not isinstance(columns, Mapping):
+            raise ValidationError(f"insert_columns takes a mapping of name to values, not {type(columns).__name__}")
+        for name in columns:
+            self.schema.index(name)
+        missing = [c.name for c in self.schema.columns if c.not_null and c.name not in columns]
+        if missing:
+            # the same words as for a row, from the one place that has them
+            self.codec.encode({name: None for name in columns if name not in missing})
+        staged: list[Any] = [
+            self.codec.encode_column(j, columns[column.name]) if column.name in columns else None
+            for j, column in enumerate(self.schema.columns)
+        ]
+        rows = self._equal_lengths(staged)
+        for j, buffer in enumerate(staged):
+            if buffer is None:
+                staged[j] = self.codec.encode_column(j, [None] * rows)
+        return Staged(rows, staged)
+
+    def _equal_lengths(self, staged: list[Any]) -> int:
+        lengths = {column.name: b.rows for column, b in zip(self.schema.columns, staged) if b is not None}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name}: {rows}" for name, rows in lengths.items())
+            raise ValidationError(f"insert_columns: columns differ in length ({told}); give each as many values")
+        return next(iter(lengths.values()), 0)
+
+    # -- planned writes ----------------------------------------------------
+
+    def ids_where(self, where: Optional[scan.Selector]) -> list[int]:
+        """Ids of the live rows that match, in order."""
+        with self.view() as view:
+            return [idx for page in scan.pages(view, where) for idx in page.ids()]
+
+    def plan_update(self, idx: int, row: Mapping[str, Any]) -> Change:
+        """An update of one live row, checked. NotFoundError where there is no such row."""
+        if not self.contains(idx):
+            raise self.missing(idx)
+        return Change(idx, self.codec.encode_partial(row))
+
+    def plan_updates(self, where: Any, updates: Any) -> list[Change]:
+        """Updates of every row that matches: ``updates`` is a dict, or a callable from row to dict."""
+        selector = scan.make_where(self.schema, where)
+        if not callable(updates):
+            values = self.codec.encode_partial(updates)
+            return [Change(idx, values) for idx in self.ids_where(selector)]
+        with self.view() as view:
+            rows = [
+                (idx, row)
+                for page in scan.pages(view, selector)
+                for idx, row in zip(page.ids(), page.records(view, range(len(self.schema.columns)), self.schema.names))
+            ]
+        return [Change(idx, self.codec.encode_partial(updates(row))) for idx, row in rows]
+
+    def missing(self, idx: Any) -> NotFoundError:
+        """The error for a row id without a live row."""
+        hint = "it was never inserted, was deleted, or ids changed in compact()"
+        return NotFoundError(f"no row with id {idx!r}", hint=hint)
+
+    def select_for_delete(self, conditions: Any, combine: str) -> list[int]:
+        """Ids that ``delete_where`` is about to delete; ValueError for no conditions at all."""
+        selector = scan.make_where(self.schema, conditions, combine)
+        if selector is None:
+            raise ValidationError("delete_where needs conditions; to delete every row give one that every row meets")
+        return self.ids_where(selector)
+
+    # -- reads -------------------------------------------------------------
+
+    def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(id, row) of the live rows in id order, as of now."""
+        view = self.view()
+        return self._items(view)
+
+    def _items(self, view: scan.View) -> Iterator[tuple[int, dict[str, Any]]]:
+        with view:
+            yield from scan.iterate(view)
+
+    def query(self, predicate: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(id, row) of the live rows that a callable accepts."""
+        return ((idx, row) for idx, row in self.items() if predicate(row))
+
+    def select(
+        self,
+        where: Any = None,
+        columns: Optional[Iterable[str]] = None,
+        limit: Optional[int] = None,
+        offset: int = 0,
+    ) -> list[dict[str, Any]]:
+        """Rows as dicts in id order; ``where`` is conditions or a callable over rows."""
+        selector = scan.make_where(self.schema, where)
+        with self.view() as view:
+            return scan.records(view, selector, columns, limit, offset)
+
+    def select_where(
+        self,
+        conditions: Any,
+        columns: Optional[Iterable[str]] = None,
+        limit: Optional[int] = None,
+        offset: int = 0,
+        combine: str = "and",
+        use_numpy: Optional[bool] = None,
+        *,
+        orient: str = "records",
+    ) -> Any:
+        """Rows that meet the conditions: dicts, or with ``orient="columns"`` a dict of name to array (typed
+        where possible).
+        """
+        if orient not in ("records", "columns"):
+            raise ValidationError(f"orient must be 'records' or 'columns', not {orient!r}")
+        selector = scan.make_where(self.schema, conditions, combine)
+        read: Callable[..., Any] = scan.records if orient == "records" else scan.arrays
+        with self.view(use_numpy) as view:
+            return read(view, selector, columns, limit, offset)
+
+    def count_where(self, conditions: Any, combine: str = "and", use_numpy: Optional[bool] = None) -> int:
+        """How many rows meet the conditions."""
+        selector = scan.make_where(self.schema, conditions, combine)
+        with self.view(use_numpy) as view:
+            return scan.count(view, selector)
+
+    def aggregate(self, column_name: str, agg: str = "sum", where: Any = None, use_numpy: Optional[bool] = None) -> Any:
+        """``sum min max avg count`` of one column over the rows that match; over no values sum and count are 0,
+        others None.
+        """
+        j = self.schema.index(column_name)
+        check_aggregate(column_name, self.schema.columns[j].type, agg)
+        selector = scan.make_where(self.schema, where)
+        with self.view(use_numpy) as view:
+            return aggregate(view, j, agg, selector, self.zone_answers)
+
+    def group_by(self, key_column: Any, value_column: Any, agg: str = "count", where: Any = None) -> dict[Any, Any]:
+        """Aggregates per group, in order of each group's first row; see ``docs/values.md`` for null and NaN keys."""
+        plan = group_plan(self.schema, key_column, value_column, agg)
+        selector = scan.make_where(self.schema, where)
+        with self.view() as view:
+            return group_by(view, plan, selector)
+
+    def select_column(self, column_name: str) -> list[Any]:
+        """One column's values of the live rows, in id order."""
+        j = self.schema.index(column_name)
+        with self.view() as view:
+            return scan.column_values(view, j)
+
+    def lookup(self, column_name: str, value: Any) -> Optional[dict[str, Any]]:
+        """The first row (lowest id) with this value, None where there is none."""
+        selector = scan.make_where(self.schema, [(column_name, "eq", value)])
+        with self.view() as view:
+            found = scan.records(view, selector, None, 1, 0)
+        return found[0] if found else None
+
+    def find(self, **values: Any) -> list[dict[str, Any]]:
+        """Every row with these values, in id order."""
+        return self.select([(name, "eq", value) for name, value in values.items()])
+
+    def range_find(
+        self, column: str, low: Any = None, high: Any = None, include_low: bool = True, include_high: bool = True
+    ) -> list[dict[str, Any]]:
+        """Rows with ``low <= value <= high`` (None: unbounded), ordered by (value, id); nulls never, NaN only
+        unbounded and last.
+        """
+        j = self.schema.index(column)
+        conditions: list[tuple[str, str, Any]] = [(column, "not_null", None)]
+        if low is not None:
+            conditions.append((column, "gte" if include_low else "gt", low))
+        if high is not None:
+            conditions.append((column, "lte" if include_high else "lt", high))
+        selector = scan.make_where(self.schema, conditions)
+        with self.view() as view:
+            rows = scan.records(view, selector, None, None, 0)
+        name = self.schema.columns[j].name
+        rows.sort(key=lambda row: _order(row[name]))  # the sort is stable: ties stay in id order
+        return rows
+
+    # -- export ------------------------------------------------------------
+
+    def column_buffer(self, column_name: str) -> memoryview:
+        """One numeric column as a contiguous read-only buffer; position is row id, null and deleted rows hold 0
+        (floats: NaN).
+        """
+        raise NotImplementedError
+
+    def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
+        """One column as a NumPy array; position is row id."""
+        raise NotImplementedError
+
+
+def _order(value: Any) -> Any:
+    """A sort key for values of one column: text by its UTF-8 bytes, NaN last."""
+    if isinstance(value, str):
+        return value.encode()
+    return (1, 0.0) if value != value else ((0, value) if isinstance(value, float) else value)
+
+

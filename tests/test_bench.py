@@ -1,0 +1,142 @@
+"""The benchmark: it runs, checks its answers, and reports what docs/benchmarks.md says. No timing is judged."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+
+import pytest
+
+from snapdb import _ext, cli
+from snapdb.benchmark import machine, peers, report, rows, runner, workloads
+
+KEYS = {
+    "format", "rows", "reads", "rounds", "machine", "python", "backend", "versions", "labels", "workloads", "ratios",
+}  # fmt: skip
+ALWAYS = {"columnar", "row", "dict"}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """The thread limits that the command sets are this test's only."""
+    for name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+
+
+def test_rows_are_the_agreed_ones():
+    made = list(rows.generate(17))
+    assert [(row["id"], row["ts"], row["sensor"], row["status"]) for row in made[:4]] == [
+        (0, 1_700_000_000, 0, "active"), (1, 1_700_000_001, 1, "idle"), (2, 1_700_000_002, 2, "banned"),
+        (3, 1_700_000_003, 3, "active"),
+    ]  # fmt: skip
+    assert made[16]["sensor"] == 0
+    # random.Random(42).random() is fixed by the language
+    assert made[0]["temp"] == 20 + 30 * 0.6394267984578837
+    assert made[1]["temp"] == 20 + 30 * 0.025010755222666936
+
+
+def test_bench_command_writes_json_and_markdown(tmp_path, capsys):
+    json_file, markdown_file = tmp_path / "bench.json", tmp_path / "bench.md"
+    arguments = ["bench", "--rows", "2000", "--reads", "500", "--rounds", "2"]
+    assert cli.main([*arguments, "--json", str(json_file), "--markdown", str(markdown_file)]) == 0
+    text = markdown_file.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text
+    found = json.loads(json_file.read_text(encoding="utf-8"))
+    assert set(found) - {"memory"} == KEYS
+    assert ("memory" in found) is True
+    assert (found["rows"], found["reads"], found["rounds"]) == (2000, 500, 2)
+    assert found["backend"]["name"] == _ext.BACKEND
+    assert set(found["machine"]) == {"processor", "architecture", "cores", "system"}
+    assert ALWAYS <= set(found["labels"])
+    assert set(found["workloads"]) == set(workloads.NAMES) - {"memory"}
+    for name, workload in found["workloads"].items():
+        assert set(workload["contenders"]) == set(found["labels"])
+        for _, figure in workload["contenders"].items():
+            assert len(figure["seconds"]) == 2
+            assert figure["per_second"] == figure["items"] / statistics.median(figure["seconds"])
+            assert figure["items"] <= (500 if name == "point_read" else 2000)
+            assert set(found["ratios"][name]["row"]) == set(found["labels"]) - {"row"}
+    for title in workloads.TITLES.values():
+        assert title in text or title == "memory footprint"
+    for label in found["labels"].values():
+        assert label in text
+
+
+def test_ratios_are_taken_within_rounds():
+    figures = {
+        "row": {"seconds": [1.0, 2.0, 4.0], "items": 10},
+        "sqlite": {"seconds": [10.0, 10.0, 10.0], "items": 10},
+        "pandas": {"seconds": [1.0, 2.0, 4.0], "items": 1},
+    }
+    found = runner.ratios({"workloads": {"point_read": {"contenders": figures}}})["point_read"]
+    assert set(found) == {"row"}
+    assert found["row"]["sqlite"] == {"median": 5.0, "low": 2.5, "high": 10.0}
+    assert found["row"]["pandas"] == {"median": 10.0, "low": 10.0, "high": 10.0}
+
+
+def test_only_picks_workloads_and_contenders():
+    plan = runner.plan(10, 10, 1, ["scan_sum", "row", "dict"])
+    assert plan.workloads == ("scan_sum",)
+    assert [one.name for one in plan.contenders] == ["row", "dict"]
+    assert runner.plan(10, 10, 1).workloads == workloads.NAMES
+    with pytest.raises(ValueError, match="unknown workload or contender nobody"):
+        runner.plan(10, 10, 1, ["nobody"])
+
+
+def test_a_missing_library_is_left_out(monkeypatch):
+    monkeypatch.setattr(peers.Pandas, "requires", ("a_module_that_is_not_there",))
+    names = [one.name for one in runner.plan(10, 10, 1).contenders]
+    assert "pandas" not in names
+    assert ALWAYS <= set(names)
+
+
+def test_scan_sum_goes_without_stored_answers(monkeypatch):
+    seen = []
+    before = peers.SnapColumnar.before
+
+    def spy(self, workload):
+        before(self, workload)
+        seen.append((workload, self.db._engine.zone_answers))
+
+    monkeypatch.setattr(peers.SnapColumnar, "before", spy)
+    runner.run(runner.plan(100, 10, 1, ["scan_sum", "zone_sum", "columnar"]))
+    assert set(seen) == {("scan_sum", False), ("zone_sum", True)}
+
+
+def test_a_wrong_answer_stops_the_run(monkeypatch):
+    monkeypatch.setattr(peers.Dicts, "count_three", lambda self: -1)
+    with pytest.raises(workloads.WrongAnswer, match="dict: three-condition filter: -1 instead of"):
+        runner.run(runner.plan(100, 10, 1, ["count_three", "dict"]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from Linux's /proc")
+def test_memory_is_measured_in_a_child():
+    found = runner.run(runner.plan(2000, 10, 1, ["memory", "columnar", "dict"]))
+    assert found["workloads"] == {}
+    assert set(found["memory"]["contenders"]) == {"columnar", "dict"}
+    assert found["memory"]["contenders"]["columnar"]["reported"] > 0
+    assert found["memory"]["contenders"]["dict"]["reported"] is None
+    assert set(found["ratios"]["memory"]["columnar"]) == {"dict"}
+    assert "memory footprint (MB)" in report.markdown(found)
+
+
+def test_the_report_names_no_host_and_no_path():
+    text = json.dumps(machine.facts())
+    assert "/" not in text.replace("\\/", "/") or "/home" not in text
+    assert set(machine.facts()) == {"machine", "python", "backend"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.0012, "0.0012"), (0.5, "0.50"), (9.996, "10.0"), (99.96, "100"), (999.6, "1.00 k"),
+     (12_345, "12.3 k"), (1_000_000, "1.00 M"), (2.5e9, "2.50 G")],
+)  # fmt: skip
+def test_amounts(value, text):
+    assert report.amount(value) == text
+
+
+def test_tables_line_up():
+    text = report.table(["", "long header"], [["a", "1"], ["bbb", "22"]])
+    assert len({len(line) for line in text.splitlines()}) == 1
+    assert text.splitlines()[1] == "|-----|------------:|"

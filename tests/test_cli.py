@@ -1,0 +1,163 @@
+"""The command line: in a process of its own, on every backend, against answers computed here from the CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import snapdb
+from snapdb import _ext, cli, demo
+from snapdb._version import __version__
+
+PACKAGE = Path(snapdb.__file__).resolve().parent
+
+
+def run(*arguments, backend=None, cwd=None):
+    """``python -m snapdb`` of the package under test."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAPDB_")}
+    environment["PYTHONPATH"] = str(PACKAGE.parent)
+    environment["PYTHONIOENCODING"] = "utf-8"
+    environment["SNAPDB_BACKEND"] = backend or _ext.BACKEND
+    return subprocess.run(
+        [sys.executable, "-m", "snapdb", *arguments],
+        env=environment, cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+
+
+def weather():
+    with open(PACKAGE / "data" / "weather.csv", encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("backend", _ext.available())
+def test_demo_prints_what_the_data_says(backend, tmp_path):
+    rows = weather()
+    temperatures = [float(row["temp"]) for row in rows if row["temp"] != "NA"]
+    freezing = sum(1 for row in rows if row["origin"] == "JFK" and row["temp"] != "NA" and float(row["temp"]) < 32.0)
+    gust = max(float(row["wind_gust"]) for row in rows if row["wind_gust"] != "NA")
+    by_origin = {}
+    for row in rows:
+        if row["temp"] != "NA":
+            by_origin.setdefault(row["origin"], []).append(float(row["temp"]))
+    means = ", ".join(f"{name} {math.fsum(values) / len(values):.4f}" for name, values in by_origin.items())
+    point = rows[demo.POINT]
+
+    done = run("demo", backend=backend, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())  # the layout is free
+    assert f"kernels: {backend} (" in text
+    for expected in (
+        f"weather.csv: {len(rows):,} rows, 15 columns",
+        f"hours below 32 F at JFK {freezing:,}",
+        f"mean temperature {math.fsum(temperatures) / len(temperatures):.4f} F",
+        f"strongest gust {gust:.2f} mph",
+        f"mean temperature by airport {means}",
+        f"origin={point['origin']}, time_hour={point['time_hour'].replace('Z', '+00:00')}, temp={float(point['temp'])}",
+    ):
+        assert text.count(expected) == (1 if expected.startswith("weather") else 2), expected
+    assert "Both engines give the same answers." in text
+    assert len(rows) == 26_115
+    lines = done.stdout.splitlines()
+    shown = {line.split()[0]: line.split() for line in lines if line.startswith("  ") and len(line.split()) == 5}
+    for name in rows[0]:
+        _, dtype, encoding, size, bits = shown[name]
+        assert dtype == demo.schema().column(name).dtype
+        assert encoding.isalpha() and int(size.replace(",", "")) > 0 and float(bits) > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_exits_with_1_when_the_engines_differ(monkeypatch):
+    ask = demo.ask
+
+    def lie(db):
+        answers = ask(db)
+        return answers if db.is_columnar() else answers._replace(freezing=answers.freezing + 1)
+
+    monkeypatch.setattr(demo, "ask", lie)
+    out = io.StringIO()
+    assert demo.run(out) == 1
+    assert "The engines DISAGREE" in out.getvalue()
+
+
+def test_demo_rows_are_typed():
+    row = demo.weather()[0]
+    assert [type(value).__name__ for value in row.values()] == [
+        "str", "int", "int", "int", "int", "float", "float", "float", "int", "float", "NoneType", "float", "float",
+        "float", "datetime",
+    ]  # fmt: skip
+    assert row["time_hour"].utcoffset().total_seconds() == 0
+
+
+@pytest.mark.parametrize("backend", _ext.available())
+def test_info(backend):
+    done = run("info", "--json", backend=backend)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert list(facts) == ["version", "backend", "reason", "simd", "python"]
+    assert facts["version"] == __version__
+    assert facts["backend"] == backend
+    assert facts["reason"] == f"SNAPDB_BACKEND={backend}"
+    assert (facts["simd"] == "none") == (backend != "c")
+
+
+def test_info_as_text(capsys):
+    assert cli.main(["info"]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["version"] == __version__
+    assert shown["backend"] == _ext.BACKEND
+    assert shown["reason"] == _ext.REASON
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nothing",),
+        ("info", "x"),
+        ("bench", "--rows", "0"),
+        ("bench", "--rounds", "x"),
+        ("bench", "--only", "nobody"),
+    ],  # fmt: skip
+)
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "usage: snapdb" in captured.err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.strip() == f"snapdb {__version__}"
+
+
+def test_a_reader_that_leaves_early_is_no_traceback():
+    script = f'"{sys.executable}" -m snapdb info'
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    if os.name != "posix":
+        pytest.skip("needs a POSIX shell")
+    done = subprocess.run(
+        ["sh", "-c", f"{script} | true"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_the_command_line_imports_no_numpy():
+    code = "import sys, snapdb.cli; snapdb.cli.main(['info']); sys.exit('numpy' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
