@@ -3,7 +3,7 @@
     python .ci/test.py [pytest's own arguments]
 
 The switches of ``setup.py`` hold: SNAPDB_NO_EXTENSIONS=1 tests the pure package, SNAPDB_REQUIRE_EXTENSIONS=1 fails
-where a kernel does not compile; without either the kernels are tested where they compile, and pytest's header says which.
+where a kernel does not compile; without either the kernels are tested where they compile: pytest's header says which.
 """
 
 from __future__ import annotations

@@ -436,7 +436,7 @@ def make_refuse(columns: Sequence[ColumnLike]) -> Callable[[Any, int, bool], Non
         if not isinstance(row, Mapping):
             raise ValueTypeError(
                 f"a row must be a mapping of column names to values, not {type(row).__name__} {shorten(row)}",
-                row_index=position, hint=f"write it as {{{names[0]!r}: ..., }}",
+                row_index=position, hint=f"write it as {{{shorten(names[0])}: ...}}",
             )  # fmt: skip
         unknown = [key for key in row if not isinstance(key, str) or key not in known]
         if not partial:

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from typing import Any, Optional
 
 __all__ = [
-    "AggregateError", "ClosedError", "ConditionError", "CorruptionError", "DataError", "DatabaseError", "DurabilityError", "Error",
-    "HistoryLostError", "IntegrityError", "InterfaceError", "InternalError", "LockedError", "MissingColumnError",
-    "NotFoundError", "NotNullError", "NotSupportedError", "OperationalError", "ProgrammingError", "ReadOnlyError",
-    "RowKeyError", "SchemaError", "SchemaMismatchError", "SnapDBError", "SnapshotInUseError", "TransactionError",
-    "UniqueError", "UnknownColumnError", "ValidationError", "ValueTypeError", "WrongKeyError", "shorten", "suggest",
+    "AggregateError", "ClosedError", "ConditionError", "CorruptionError", "DataError", "DatabaseError",
+    "DurabilityError", "Error", "HistoryLostError", "IntegrityError", "InterfaceError", "InternalError",
+    "LockedError", "MissingColumnError", "NotFoundError", "NotNullError", "NotSupportedError", "OperationalError",
+    "ProgrammingError", "ReadOnlyError", "RowKeyError", "SchemaError", "SchemaMismatchError", "SnapDBError",
+    "SnapshotInUseError", "TransactionError", "UniqueError", "UnknownColumnError", "ValidationError",
+    "ValueTypeError", "WrongKeyError", "shorten", "suggest",
 ]  # fmt: skip
 
 _WIDTH = 60  # characters of a value that a message shows

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from collections.abc import Iterator
+from typing import Any, Callable
 
-from snapdb import _ext
+import pytest
+from hypothesis import HealthCheck, settings
+
+from snapdb import SnapDB, _ext
+
+ENGINES = ("row", "columnar")
+MakeDb = Callable[..., SnapDB]
+
+# The same examples in every run, and no limit on the time of one: pure Python on a busy machine is slow, not wrong.
+# HYPOTHESIS_PROFILE=explore draws new ones.
+_COMMON: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+}
+settings.register_profile("default", derandomize=True, **_COMMON)
+settings.register_profile("explore", max_examples=500, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_report_header() -> str:
@@ -15,3 +34,34 @@ def pytest_report_header() -> str:
 def kernels(request: pytest.FixtureRequest) -> _ext.Backend:
     """The kernel namespace of each backend that is there."""
     return _ext.backend(request.param)
+
+
+@pytest.fixture(params=_ext.available())
+def backend_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend that is there, in force for what the test makes."""
+    monkeypatch.setattr(_ext, "BACKEND", request.param)
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each storage engine."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def make_db(engine: str, backend_name: str) -> Iterator[MakeDb]:
+    """Makes an empty database in memory from a schema; each engine on each backend. Closed after the test."""
+    made: list[SnapDB] = []
+
+    def make(schema: Any, **options: Any) -> SnapDB:
+        options.setdefault("storage_type", engine)
+        db = SnapDB(":memory:", schema, **options)
+        made.append(db)
+        return db
+
+    yield make
+    for db in made:
+        db.close()

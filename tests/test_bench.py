@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import os
 import statistics
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import snapdb
 from snapdb import _ext, cli
 from snapdb.benchmark import machine, peers, report, rows, runner, workloads
 
@@ -140,3 +146,57 @@ def test_tables_line_up():
     text = report.table(["", "long header"], [["a", "1"], ["bbb", "22"]])
     assert len({len(line) for line in text.splitlines()}) == 1
     assert text.splitlines()[1] == "|-----|------------:|"
+
+
+# -- asv_benchmarks: not installed with the package, run here once on few rows --------------------------------------
+
+SUITE = Path(__file__).resolve().parent.parent / "asv_benchmarks"
+needs_suite = pytest.mark.skipif(not SUITE.exists(), reason="asv_benchmarks is only in the checkout")
+
+
+@needs_suite
+def test_asv_benchmarks_run(monkeypatch):
+    monkeypatch.syspath_prepend(str(SUITE))
+    ran = set()
+    for module in ("load", "read"):
+        loaded = importlib.import_module(f"benchmarks.{module}")
+        for kind in vars(loaded).values():
+            if not inspect.isclass(kind) or kind.__module__ != loaded.__name__:
+                continue
+            assert kind.params == (["row", "columnar"], [100_000, 1_000_000])
+            for engine in kind.params[0]:
+                benchmark = kind()
+                if hasattr(benchmark, "setup"):
+                    benchmark.setup(engine, 1000)
+                for name in [name for name in dir(kind) if name.startswith(("time_", "peakmem_", "track_"))]:
+                    result = getattr(benchmark, name)(engine, 1000)
+                    assert (result is not None) == name.startswith("track_")
+                    ran.add(name)
+    assert importlib.import_module("benchmarks.load").timeraw_import() == "import snapdb"
+    assert {name.partition("_")[2] for name in ran} >= set(workloads.NAMES) - {"memory"} | {"bytes_per_row"}
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+@needs_suite
+def test_the_worker_of_the_baseline_comparison_answers():
+    requests = [{"do": "hello"}, {"do": "generate", "rows": 500, "reads": 20}]
+    requests += [
+        {"do": "time", "engine": engine, "workload": workload, "calls": 1}
+        for engine in ("row", "columnar")
+        for workload in ("bulk_insert", "point_read", "scan_sum", "filtered_sum", "count_three", "iterate")
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(snapdb.__file__).resolve().parent.parent)}
+    done = subprocess.run(
+        [sys.executable, str(SUITE / "baseline_worker.py")],
+        env=environment, capture_output=True, text=True, check=True,
+        input="".join(json.dumps(request) + "\n" for request in requests),
+    )  # fmt: skip
+    hello, _, *answers = map(json.loads, done.stdout.splitlines())
+    assert hello["backend"] == _ext.BACKEND
+    made = list(rows.generate(500))
+    right = workloads.expected(made, rows.keys(500, 20))
+    for half in (answers[:6], answers[6:]):
+        assert half[0]["answer"] == 500
+        for answer, workload in zip(half[1:], ("point_read", "scan_sum", "filtered_sum", "count_three", "iterate")):
+            assert answer["answer"] == pytest.approx(right[workload])

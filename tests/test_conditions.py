@@ -67,10 +67,13 @@ def test_every_operator_and_alias() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        5, "age > 3", b"x", {("a", "eq", 1)}, iter([]), ("a", "eq", 1), [("a",)], [("a", "eq")], [("a", "eq", 1, 2)], ["a"], [5],
-        [None], [{"a": 1}], [()], [(5, "eq", 1)], [(None, "is_null")], [("a", "like", "x")], [("a", "=", 1)], [("a", "EQ", 1)],
+        5, "age > 3", b"x", {("a", "eq", 1)}, iter([]),
+        ("a", "eq", 1), [("a",)], [("a", "eq")], [("a", "eq", 1, 2)], ["a"], [5],
+        [None], [{"a": 1}], [()], [(5, "eq", 1)], [(None, "is_null")], [("a", "like", "x")], [("a", "=", 1)],
+        [("a", "EQ", 1)],
         [("a", None, 1)], [("a", ["eq"], 1)], {"a": {}}, {"a": {"nope": 1}}, {5: 1}, {"a": {1: 2}},
-        [("a", "in", "abc")], [("a", "in", b"abc")], [("a", "in", bytearray(b"a"))], [("a", "in", {"a": 1})], [("a", "in", 5)],
+        [("a", "in", "abc")], [("a", "in", b"abc")], [("a", "in", bytearray(b"a"))], [("a", "in", {"a": 1})],
+        [("a", "in", 5)],
         [("a", "between", 5)], [("a", "between", (1,))], [("a", "between", (1, 2, 3))], [("a", "between", "ab")],
         [("a", "between", b"ab")], [("a", "between", {1, 2})], [("a", "between", {1: 1, 2: 2})],
     ],
@@ -78,7 +81,8 @@ def test_every_operator_and_alias() -> None:
 def test_what_cannot_be_understood(bad: Any) -> None:
     with pytest.raises(ConditionError) as caught:
         normalize(bad)
-    assert isinstance(caught.value, ValueError) and not isinstance(caught.value, KeyError) and len(str(caught.value)) < 300
+    assert isinstance(caught.value, ValueError) and not isinstance(caught.value, KeyError)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("combine", ["xor", "", "AND", None, 1, ["and"]])
@@ -96,42 +100,61 @@ def test_unknown_columns() -> None:
 
 # -- shapes the engines rely on --------------------------------------------
 INF = math.inf
+EAST = dt.timezone(dt.timedelta(hours=1))
 UP, DOWN = math.nextafter(5.0, INF), math.nextafter(5.0, -INF)
 SHAPES = [
     ("i32", "eq", 5, Predicate("range", 5, 5)), ("i32", "ne", 5, Predicate("range", 5, 5, negate=True)),
     ("i32", "gt", 5, Predicate("range", 6, None)), ("i32", "lte", 5, Predicate("range", None, 5)),
     ("i32", "gt", 30.5, Predicate("range", 31, None)), ("i32", "lt", 30.5, Predicate("range", None, 30)),
-    ("i32", "gte", Fraction(61, 2), Predicate("range", 31, None)), ("i32", "lte", Decimal("30.5"), Predicate("range", None, 30)),
-    ("i32", "eq", 30.5, NEVER), ("i32", "ne", 30.5, NEVER._replace(negate=True)), ("i32", "eq", 30.0, Predicate("range", 30, 30)),
+    ("i32", "gte", Fraction(61, 2), Predicate("range", 31, None)),
+    ("i32", "lte", Decimal("30.5"), Predicate("range", None, 30)),
+    ("i32", "eq", 30.5, NEVER), ("i32", "ne", 30.5, NEVER._replace(negate=True)),
+    ("i32", "eq", 30.0, Predicate("range", 30, 30)),
     ("u8", "lt", 10**30, EVERY), ("u8", "gt", 10**30, NEVER), ("u8", "eq", 10**30, NEVER), ("u8", "eq", -1, NEVER),
-    ("u8", "gte", 0, EVERY), ("u8", "gt", -1e300, EVERY), ("u8", "lte", 255.9, EVERY), ("u8", "lt", 0, NEVER), ("u8", "eq", 0, Predicate("range", 0, 0)),
-    ("u8", "gt", 254, Predicate("range", 255, 255)), ("u8", "between", (0, 255), EVERY), ("u8", "between", (-5, 3), Predicate("range", None, 3)),
-    ("u8", "between", (4, 3), NEVER), ("u8", "between", (3.5, 3.9), NEVER), ("u8", "between", (3, 3.9), Predicate("range", 3, 3)),
-    ("i8", "lt", INF, EVERY), ("i8", "lte", -INF, NEVER), ("i8", "gt", -INF, EVERY), ("i8", "gte", INF, NEVER), ("i8", "eq", INF, NEVER),
+    ("u8", "gte", 0, EVERY), ("u8", "gt", -1e300, EVERY), ("u8", "lte", 255.9, EVERY), ("u8", "lt", 0, NEVER),
+    ("u8", "eq", 0, Predicate("range", 0, 0)),
+    ("u8", "gt", 254, Predicate("range", 255, 255)), ("u8", "between", (0, 255), EVERY),
+    ("u8", "between", (-5, 3), Predicate("range", None, 3)),
+    ("u8", "between", (4, 3), NEVER), ("u8", "between", (3.5, 3.9), NEVER),
+    ("u8", "between", (3, 3.9), Predicate("range", 3, 3)),
+    ("i8", "lt", INF, EVERY), ("i8", "lte", -INF, NEVER), ("i8", "gt", -INF, EVERY), ("i8", "gte", INF, NEVER),
+    ("i8", "eq", INF, NEVER),
     ("i8", "ne", INF, NEVER._replace(negate=True)), ("i8", "between", (-INF, INF), EVERY),
     ("i64", "eq", True, Predicate("range", 1, 1)), ("u64", "eq", 2**64 - 1, Predicate("range", 2**64 - 1, 2**64 - 1)),
-    ("i64", "gt", float(2**63), NEVER), ("i64", "lt", float(2**63), EVERY), ("i64", "gte", Decimal("1e999999999"), NEVER),
+    ("i64", "gt", float(2**63), NEVER), ("i64", "lt", float(2**63), EVERY),
+    ("i64", "gte", Decimal("1e999999999"), NEVER),
     ("i64", "lte", Decimal("-1e-999999999"), Predicate("range", None, -1)),
     ("i32", "in", [3, 1, 1.0, 2.5, None, math.nan, 10**30, True], Predicate("in", values=(1, 3))),
     ("i32", "in", [5, 5.0], Predicate("range", 5, 5)), ("i32", "in", [], NEVER), ("i32", "in", [None], NEVER),
-    ("bool", "eq", True, Predicate("range", 1, 1)), ("bool", "lt", 0.5, Predicate("range", 0, 0)), ("bool", "gte", False, EVERY),
+    ("bool", "eq", True, Predicate("range", 1, 1)), ("bool", "lt", 0.5, Predicate("range", 0, 0)),
+    ("bool", "gte", False, EVERY),
     ("bool", "in", [True, False], Predicate("in", values=(0, 1))), ("bool", "eq", 2, NEVER),
     ("f64", "eq", 5, Predicate("range", 5.0, 5.0)), ("f64", "gt", 5, Predicate("range", UP, INF)),
     ("f64", "lt", 5, Predicate("range", -INF, DOWN)), ("f64", "gte", 5, Predicate("range", 5.0, INF)),
     ("f64", "lte", INF, Predicate("range", -INF, INF)), ("f64", "gt", INF, NEVER), ("f64", "lt", -INF, NEVER),
-    ("f64", "gt", -INF, Predicate("range", -1.7976931348623157e308, INF)), ("f64", "eq", -INF, Predicate("range", -INF, -INF)),
-    ("f64", "gt", 10**400, Predicate("range", INF, INF)), ("f64", "lt", 10**400, Predicate("range", -INF, 1.7976931348623157e308)),
-    ("f64", "eq", 10**400, NEVER), ("f64", "eq", 2**53 + 1, NEVER), ("f64", "gt", 2**53 + 1, Predicate("range", 2.0**53 + 2, INF)),
+    ("f64", "gt", -INF, Predicate("range", -1.7976931348623157e308, INF)),
+    ("f64", "eq", -INF, Predicate("range", -INF, -INF)),
+    ("f64", "gt", 10**400, Predicate("range", INF, INF)),
+    ("f64", "lt", 10**400, Predicate("range", -INF, 1.7976931348623157e308)),
+    ("f64", "eq", 10**400, NEVER), ("f64", "eq", 2**53 + 1, NEVER),
+    ("f64", "gt", 2**53 + 1, Predicate("range", 2.0**53 + 2, INF)),
     ("f64", "gt", Decimal("1e-999999999"), Predicate("range", 5e-324, INF)), ("f64", "eq", Decimal("0.1"), NEVER),
-    ("f32", "eq", 0.1, Predicate("range", 0.1, 0.1)), ("f64", "in", [0.0, -0.0, math.nan, Fraction(1, 3)], Predicate("range", 0.0, 0.0)),
-    ("f64", "in", [2, 1.5], Predicate("in", values=(1.5, 2.0))), ("f64", "between", (1, INF), Predicate("range", 1.0, INF)),
-    ("str", "eq", "é", Predicate("range", b"\xc3\xa9", b"\xc3\xa9")), ("str", "gt", b"a", Predicate("range", b"a", None, True, False)),
-    ("bytes:2", "lte", "longer", Predicate("range", None, b"longer")), ("str", "eq", b"\xff", Predicate("range", b"\xff", b"\xff")),
+    ("f32", "eq", 0.1, Predicate("range", 0.1, 0.1)),
+    ("f64", "in", [0.0, -0.0, math.nan, Fraction(1, 3)], Predicate("range", 0.0, 0.0)),
+    ("f64", "in", [2, 1.5], Predicate("in", values=(1.5, 2.0))),
+    ("f64", "between", (1, INF), Predicate("range", 1.0, INF)),
+    ("str", "eq", "é", Predicate("range", b"\xc3\xa9", b"\xc3\xa9")),
+    ("str", "gt", b"a", Predicate("range", b"a", None, True, False)),
+    ("bytes:2", "lte", "longer", Predicate("range", None, b"longer")),
+    ("str", "eq", b"\xff", Predicate("range", b"\xff", b"\xff")),
     ("str", "lt", "", NEVER), ("str", "gte", "", Predicate("range", b"", None)), ("str", "between", ("b", b"a"), NEVER),
-    ("str", "between", ("a", b"b"), Predicate("range", b"a", b"b")), ("str", "in", ["b", b"a", "a", None], Predicate("in", values=(b"a", b"b"))),
-    ("binary:2", "eq", bytearray(b"abc"), Predicate("range", b"abc", b"abc")), ("binary", "lt", b"b", Predicate("range", None, b"b", False, True)),
-    ("date", "gt", dt.date(1970, 1, 2), Predicate("range", 2, None)), ("date", "eq", dt.date(1969, 12, 31), Predicate("range", -1, -1)),
-    ("datetime", "lt", dt.datetime(1970, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))), Predicate("range", None, -1)),
+    ("str", "between", ("a", b"b"), Predicate("range", b"a", b"b")),
+    ("str", "in", ["b", b"a", "a", None], Predicate("in", values=(b"a", b"b"))),
+    ("binary:2", "eq", bytearray(b"abc"), Predicate("range", b"abc", b"abc")),
+    ("binary", "lt", b"b", Predicate("range", None, b"b", False, True)),
+    ("date", "gt", dt.date(1970, 1, 2), Predicate("range", 2, None)),
+    ("date", "eq", dt.date(1969, 12, 31), Predicate("range", -1, -1)),
+    ("datetime", "lt", dt.datetime(1970, 1, 1, 1, tzinfo=EAST), Predicate("range", None, -1)),
     ("datetime", "in", [dt.datetime(1970, 1, 1, tzinfo=UTC)], Predicate("range", 0, 0)),
 ]  # fmt: skip
 
@@ -183,13 +206,18 @@ WRONG = [
     *[(dtype, value) for dtype in ("i8", "f64", "bool") for value in ("1", b"1", [1], 1j, object(), dt.date.min, {})],
     *[(dtype, value) for dtype in ("str", "bytes:3") for value in (1, 1.5, True, ["a"], dt.date.min, "\ud800")],
     ("binary", "a"), ("binary", 1), ("date", dt.datetime(2020, 1, 1, tzinfo=UTC)), ("date", "2020-01-01"), ("date", 1),
-    ("datetime", dt.datetime(2020, 1, 1)), ("datetime", dt.date(2020, 1, 1)), ("datetime", "2020-01-01"), ("datetime", 0),
+    ("datetime", dt.datetime(2020, 1, 1)), ("datetime", dt.date(2020, 1, 1)), ("datetime", "2020-01-01"),
+    ("datetime", 0),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("dtype", "value"), WRONG)
 def test_values_that_cannot_be_compared(dtype: str, value: Any) -> None:
-    forms = [(op, value) for op in COMPARE] + [("in", [None, value]), ("between", (value, value)), ("between", (None, value))]
+    forms = [(op, value) for op in COMPARE] + [
+        ("in", [None, value]),
+        ("between", (value, value)),
+        ("between", (None, value)),
+    ]
     for op, wanted in forms:
         if isinstance(wanted, dict):
             continue  # a dict is the shorthand for operators there
@@ -200,7 +228,8 @@ def test_values_that_cannot_be_compared(dtype: str, value: Any) -> None:
 
 def test_messages_say_what_is_accepted() -> None:
     for dtype, value, text in (
-        ("i32", "5", "compares with real numbers, not str"), ("str", 5, "str and bytes, not int"), ("binary", "a", "value.encode()"),
+        ("i32", "5", "compares with real numbers, not str"), ("str", 5, "str and bytes, not int"),
+        ("binary", "a", "value.encode()"),
         ("date", dt.datetime.now(), "value.date()"), ("datetime", dt.datetime.now(), "naive"),
     ):  # fmt: skip
         with pytest.raises(ConditionError) as caught:
@@ -227,7 +256,9 @@ def test_numpy_values() -> None:
 def exact(value: Any) -> Any:
     """A number that Python compares exactly with any other."""
     if isinstance(value, Decimal):
-        return float(value) if value.is_nan() or value.is_infinite() else Fraction(value)
+        if value.is_nan():
+            return math.nan
+        return float(value) if value.is_infinite() else Fraction(value)
     return value
 
 
@@ -240,12 +271,14 @@ def expected(op: str, stored: Any, value: Any) -> bool:
 
 
 EDGES = sorted({edge + step for code in range(c.I8, c.U64 + 1) for edge in c.LIMITS[code] for step in (-1, 0, 1)})
-DOUBLES = [0.0, -0.0, 5e-324, -5e-324, 0.1, 0.5, 1.0, 30.5, 2.0**53, 2.0**63, 2.0**64, 1.7976931348623157e308, INF, -INF, -1.5, math.nan,
+DOUBLES = [0.0, -0.0, 5e-324, -5e-324, 0.1, 0.5, 1.0, 30.5, 2.0**53, 2.0**63, 2.0**64, 1.7976931348623157e308, INF,
+    -INF, -1.5, math.nan,
            float(2**24 + 1), 3.4028234663852886e38]  # fmt: skip
+finite = st.floats(allow_nan=False, allow_infinity=False)
 reals = st.one_of(
     st.integers(), st.sampled_from(EDGES), st.floats(), st.sampled_from(DOUBLES), st.fractions(), st.booleans(),
     st.decimals(), st.integers(-300, 300), st.fractions(-5, 5, max_denominator=4), st.integers(10**300, 10**320),
-    st.sampled_from(DOUBLES[:-4]).flatmap(lambda f: st.sampled_from([Fraction(f), Fraction(f) + Fraction(1, 10**400), Fraction(f) - Fraction(1, 10**400)]) if math.isfinite(f) else st.just(f)),
+    st.builds(lambda f, step: Fraction(f) + Fraction(step, 10**400), finite, st.sampled_from((-1, 0, 1))),
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import math
 import pickle
 import struct
 from collections import OrderedDict, UserDict
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
@@ -100,7 +101,8 @@ def test_leading_zeros_of_a_length_are_normalised() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "i7", "I32", " i32", "i32\n", "bytes", "bytes:", "bytes:0", "bytes:-1", "bytes:x", "bytes:1.5", "bytes:2147483648",
+    ["", "i7", "I32", " i32", "i32\n", "bytes", "bytes:", "bytes:0", "bytes:-1", "bytes:x", "bytes:1.5",
+     "bytes:2147483648",
      "bytes:" + "9" * 20, "bytes:" + "9" * 30, "bytes:٣", "str:8", "binary:0", "int", None, 5, b"i32", ["i32"]],
 )  # fmt: skip
 def test_parse_refuses_other_names(name: Any) -> None:
@@ -121,15 +123,20 @@ def test_parse_says_what_was_probably_meant(name: str, hint: str) -> None:
 ACCEPTED = [
     *[(name, value, value) for name in INTEGERS for value in c.LIMITS[parse(name).code]],
     ("i8", True, 1), ("i8", Level.LOW, 3), ("i8", Index(5), 5), ("u64", Index(2**64 - 1), 2**64 - 1),
-    ("f64", 1, 1.0), ("f64", True, 1.0), ("f64", 1.5, 1.5), ("f64", Decimal("0.1"), 0.1), ("f64", Fraction(1, 3), 1 / 3),
-    ("f64", AsFloat(2.5), 2.5), ("f64", Index(4), 4.0), ("f64", math.inf, math.inf), ("f64", Decimal("-Infinity"), -math.inf),
-    ("f64", 2**53 + 1, float(2**53)), ("f32", 0.1, struct.unpack("<f", struct.pack("<f", 0.1))[0]), ("f32", -math.inf, -math.inf),
+    ("f64", 1, 1.0), ("f64", True, 1.0), ("f64", 1.5, 1.5), ("f64", Decimal("0.1"), 0.1),
+    ("f64", Fraction(1, 3), 1 / 3),
+    ("f64", AsFloat(2.5), 2.5), ("f64", Index(4), 4.0), ("f64", math.inf, math.inf),
+    ("f64", Decimal("-Infinity"), -math.inf),
+    ("f64", 2**53 + 1, float(2**53)), ("f32", 0.1, struct.unpack("<f", struct.pack("<f", 0.1))[0]),
+    ("f32", -math.inf, -math.inf),
     ("f32", 3.4028235677973362e38, 3.4028234663852886e38), ("f32", 1e-60, 0.0),
     ("bool", True, 1), ("bool", False, 0), ("bool", 0, 0), ("bool", 1, 1), ("bool", Index(1), 1),
-    ("bytes:4", "éé", "éé".encode()), ("bytes:4", b"\xff\x00", b"\xff\x00"), ("bytes:4", "", b""), ("bytes:2", "a\0", b"a\0"),
+    ("bytes:4", "éé", "éé".encode()), ("bytes:4", b"\xff\x00", b"\xff\x00"), ("bytes:4", "", b""),
+    ("bytes:2", "a\0", b"a\0"),
     ("bytes:4", bytearray(b"ab"), b"ab"), ("bytes:4", memoryview(b"abcd")[::2], b"ac"),
     ("str", "x" * 1000, b"x" * 1000), ("str", "\U0001f600".encode(), "\U0001f600".encode()), ("str", "a\0b", b"a\0b"),
-    ("binary", b"\xff", b"\xff"), ("binary:2", bytearray(b"ab"), b"ab"), ("binary", memoryview(b"abc"), b"abc"), ("binary", b"", b""),
+    ("binary", b"\xff", b"\xff"), ("binary:2", bytearray(b"ab"), b"ab"), ("binary", memoryview(b"abc"), b"abc"),
+    ("binary", b"", b""),
     ("date", dt.date(1970, 1, 1), 0), ("date", dt.date(1969, 12, 31), -1), ("date", dt.date.max, 2932896),
     ("date", dt.date.min, -719162),
     ("datetime", dt.datetime(1970, 1, 1, tzinfo=UTC), 0),
@@ -181,7 +188,8 @@ def test_what_was_stored_does_not_change_with_the_buffer_it_came_from() -> None:
 # -- refused ---------------------------------------------------------------
 WRONG_TYPE = [
     *[(name, value) for name in INTEGERS for value in (1.0, "1", b"1", Decimal(1), Fraction(1), [1], 1j)],
-    ("f64", "1.5"), ("f64", b"1.5"), ("f64", bytearray(b"1")), ("f64", memoryview(b"1")), ("f64", 1j), ("f64", []), ("f32", dt.date.min),
+    ("f64", "1.5"), ("f64", b"1.5"), ("f64", bytearray(b"1")), ("f64", memoryview(b"1")), ("f64", 1j), ("f64", []),
+    ("f32", dt.date.min),
     ("f64", AsFloat("1")), ("i64", Index("1")), ("i64", Index(TypeError("no"))),
     ("bool", 1.0), ("bool", "True"), ("bool", b""), ("bool", [1]),
     ("bytes:4", 1), ("bytes:4", ["a"]), ("str", 1.5), ("str", array.array("b", [1])), ("str", object()),
@@ -192,10 +200,13 @@ WRONG_TYPE = [
 DOES_NOT_FIT = [
     *[(name, edge + step) for name in INTEGERS for edge, step in zip(c.LIMITS[parse(name).code], (-1, 1))],
     ("u8", True - 2), ("i64", 10**5000), ("i64", Index(2**63)), ("i64", Index(ZeroDivisionError("no"))),
-    ("f64", 10**400), ("f64", -(10**400)), ("f64", Fraction(10**400)), ("f64", Decimal("1e400")), ("f64", Decimal("sNaN")),
-    ("f64", AsFloat(ZeroDivisionError("no"))), ("f32", 3.5e38), ("f32", -1e39), ("f32", 10**39), ("f32", Decimal("1e999")),
+    ("f64", 10**400), ("f64", -(10**400)), ("f64", Fraction(10**400)), ("f64", Decimal("1e400")),
+    ("f64", Decimal("sNaN")),
+    ("f64", AsFloat(ZeroDivisionError("no"))), ("f32", 3.5e38), ("f32", -1e39), ("f32", 10**39),
+    ("f32", Decimal("1e999")),
     ("bool", 2), ("bool", -1), ("bool", 10**30),
-    ("bytes:3", "éé"), ("bytes:3", b"abcd"), ("bytes:3", "abc\0"), ("bytes:3", "\ud800"), ("str", "a\udc80"), ("str", b"\xff"),
+    ("bytes:3", "éé"), ("bytes:3", b"abcd"), ("bytes:3", "abc\0"), ("bytes:3", "\ud800"), ("str", "a\udc80"),
+    ("str", b"\xff"),
     ("str", bytearray(b"\xed\xa0\x80")), ("binary:3", b"abcd"),
     ("datetime", dt.datetime(2020, 1, 1)), ("datetime", dt.datetime.min.replace(tzinfo=zone(14))),
     ("datetime", dt.datetime.max.replace(tzinfo=zone(-0.5))),
@@ -236,7 +247,8 @@ def test_every_type_refuses_odd_objects_without_failing_over_their_repr(name: st
 
 def test_hints_say_what_to_do() -> None:
     for name, value, hint in (
-        ("i64", 1.5, "int(value)"), ("f64", "1", "float(value)"), ("binary", "x", ".encode()"), ("bool", 1.5, "bool(value)"),
+        ("i64", 1.5, "int(value)"), ("f64", "1", "float(value)"), ("binary", "x", ".encode()"),
+        ("bool", 1.5, "bool(value)"),
         ("date", dt.datetime.now(), ".date()"), ("datetime", dt.datetime.now(), "tzinfo=datetime.timezone.utc"),
         ("bytes:2", "abcd", "bytes:4"), ("u8", 256, "u64"), ("i8", 256, "i64"), ("str", b"\xff", "binary"),
     ):  # fmt: skip
@@ -264,9 +276,11 @@ def test_numpy_scalars() -> None:
     found = physical(parse("f64"), np.float64(0.1))
     assert found == 0.1 and type(found) is float
     assert physical(parse("f64"), np.float32(0.1)) == float(np.float32(0.1))
-    assert physical(parse("str"), np.str_("é")) == "é".encode() and type(physical(parse("binary"), np.bytes_(b"a"))) is bytes
+    assert physical(parse("str"), np.str_("é")) == "é".encode()
+    assert type(physical(parse("binary"), np.bytes_(b"a"))) is bytes
     for name, value in (("i64", np.float64(1)), ("i8", np.float32(1)), ("f64", np.str_("1")), ("bool", np.float64(1)),
-                        ("str", np.array([1])), ("datetime", np.datetime64("2020-01-01")), ("i64", np.array([1, 2]))):  # fmt: skip
+                        ("str", np.array([1])), ("datetime", np.datetime64("2020-01-01")),
+                        ("i64", np.array([1, 2]))):  # fmt: skip
         with pytest.raises(ValueTypeError):
             physical(parse(name), value)
 
@@ -287,7 +301,8 @@ def test_pandas_scalars() -> None:
 # -- round trips -----------------------------------------------------------
 ROUND_TRIPS = {
     "i64": st.integers(-(2**63), 2**63 - 1), "u8": st.integers(0, 255), "f64": st.floats(allow_nan=False),
-    "f32": st.floats(width=32, allow_nan=False), "bool": st.booleans(), "str": st.text(), "bytes:80": st.text(max_size=20),
+    "f32": st.floats(width=32, allow_nan=False), "bool": st.booleans(), "str": st.text(),
+    "bytes:80": st.text(max_size=20),
     "binary": st.binary(), "date": st.dates(), "datetime": st.datetimes(timezones=st.just(UTC)),
 }  # fmt: skip
 
@@ -331,7 +346,8 @@ COLUMNS = [
 def test_coerce_converts_and_names_column_and_position() -> None:
     coerce = make_coerce(COLUMNS)
     assert (coerce(0, True, -1), coerce(1, "é", 0), coerce(2, 1, 5), coerce(2, None, 5)) == (1, "é".encode(), 1.0, None)
-    with pytest.raises(NotNullError, match=r"^NOT NULL constraint failed: name is None \(row 3 of the batch\); ") as caught:
+    text = r"^NOT NULL constraint failed: name is None \(row 3 of the batch\); "
+    with pytest.raises(NotNullError, match=text) as caught:
         coerce(1, None, 3)
     assert isinstance(caught.value, (ValueError,)) and isinstance(caught.value, errors.IntegrityError)
     assert (caught.value.column, caught.value.row_index) == ("name", 3)
@@ -369,7 +385,8 @@ def test_refuse_a_missing_column() -> None:
 
 
 def test_a_missing_column_with_a_misspelt_one_says_both() -> None:
-    with pytest.raises(MissingColumnError, match=r"^Missing required column: name; the row has 'nmae', which is no column"):
+    text = r"^Missing required column: name; the row has 'nmae', which is no column"
+    with pytest.raises(MissingColumnError, match=text):
         make_refuse(COLUMNS)({"id": 1, "nmae": "a"}, -1, False)
 
 
@@ -382,6 +399,27 @@ def test_refuse_an_unknown_key(key: Any, partial: bool) -> None:
     assert str(caught.value).startswith(f"unknown column {key!r} (row 9 of the batch); ")
     assert "the columns are 'id', 'name', 'score'" in str(caught.value)
     assert ("did you mean 'score'?" in str(caught.value)) == (key == "scoer")
+
+
+TABLE = [(name, value) for name, value, _ in ACCEPTED] + WRONG_TYPE + DOES_NOT_FIT
+
+
+@pytest.mark.parametrize(("name", "value"), TABLE, ids=lambda v: errors.shorten(v)[:30])
+def test_the_row_codec_of_every_backend_follows_this_table(kernels: Any, name: str, value: Any) -> None:
+    column = ColumnDef("x", name)
+    specs = [("x", column.type.code, column.type.limit, False)]
+    codec = kernels.values.RowCodec(specs, make_coerce([column]), make_refuse([column]))
+    expected = outcome(lambda: physical(column.type, value, "x", 0))
+    assert outcome(lambda: codec.encode_value(0, value, 0)) == expected
+    assert outcome(lambda: codec.encode_rows([{"x": value}])[0].physical(0)) == expected
+
+
+def outcome(call: Callable[[], Any]) -> tuple[type, Any]:
+    try:
+        found = call()
+    except ValidationError as error:
+        return type(error), str(error)
+    return type(found), found
 
 
 # -- errors ----------------------------------------------------------------
@@ -401,9 +439,12 @@ def test_every_error_prints_plainly_and_survives_pickle_and_copy(cls: Any) -> No
 
 def test_every_error_is_the_builtin_a_caller_would_catch() -> None:
     expected = {
-        "SchemaError": ValueError, "SchemaMismatchError": ValueError, "ValidationError": ValueError, "ValueTypeError": TypeError,
-        "NotNullError": ValueError, "UniqueError": ValueError, "MissingColumnError": KeyError, "UnknownColumnError": KeyError,
-        "NotFoundError": KeyError, "ConditionError": ValueError, "ClosedError": RuntimeError, "TransactionError": RuntimeError,
+        "SchemaError": ValueError, "SchemaMismatchError": ValueError, "ValidationError": ValueError,
+        "ValueTypeError": TypeError,
+        "NotNullError": ValueError, "UniqueError": ValueError, "MissingColumnError": KeyError,
+        "UnknownColumnError": KeyError,
+        "NotFoundError": KeyError, "ConditionError": ValueError, "ClosedError": RuntimeError,
+        "TransactionError": RuntimeError,
         "ReadOnlyError": PermissionError, "LockedError": (TimeoutError,), "SnapshotInUseError": RuntimeError,
         "HistoryLostError": LookupError, "DurabilityError": OSError, "WrongKeyError": ValueError,
         "NotSupportedError": NotImplementedError,
@@ -428,7 +469,20 @@ def test_shorten_is_short_and_never_fails() -> None:
         def __repr__(self) -> Any:
             return 5
 
-    values = [5, "a", "a" * 10**6, b"a" * 10**6, 10**10000, -(10**10000), [1] * 10**5, {"k": "v" * 999}, nested, Evil(), BadText(), BadKind()]
+    values = [
+        5,
+        "a",
+        "a" * 10**6,
+        b"a" * 10**6,
+        10**10000,
+        -(10**10000),
+        [1] * 10**5,
+        {"k": "v" * 999},
+        nested,
+        Evil(),
+        BadText(),
+        BadKind(),
+    ]
     for value in values:
         text = errors.shorten(value)
         text.encode()

@@ -27,13 +27,16 @@ FIXED = Schema(
         ColumnDef("score", "f64", not_null=False),
     ]
 )
-VARIABLE = Schema([ColumnDef("id", "u16"), ColumnDef("text", "str", unique=True), ColumnDef("blob", "binary:9"), ("on", "bool")])
+VARIABLE = Schema(
+    [ColumnDef("id", "u16"), ColumnDef("text", "str", unique=True), ColumnDef("blob", "binary:9"), ("on", "bool")]
+)
 
 
 # -- ColumnDef -------------------------------------------------------------
 def test_defaults_and_positions() -> None:
     column = ColumnDef("a", "i8")
-    assert (column.name, column.dtype, column.unique, column.primary_key, column.not_null) == ("a", "i8", False, False, True)
+    assert (column.name, column.dtype) == ("a", "i8")
+    assert (column.unique, column.primary_key, column.not_null) == (False, False, True)
     assert ColumnDef("a", "i8", True, False, False) == ColumnDef("a", "i8", unique=True, not_null=False)
     assert repr(column) == "ColumnDef(name='a', dtype='i8', unique=False, primary_key=False, not_null=True)"
 
@@ -54,7 +57,8 @@ def test_frozen_hashable_and_copied_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("i8", 1), ("u16", 2), ("f32", 4), ("bool", 1), ("bytes:33", 33), ("str", 8), ("binary:3", 8), ("date", 4)]
+    ("name", "width"),
+    [("i8", 1), ("u16", 2), ("f32", 4), ("bool", 1), ("bytes:33", 33), ("str", 8), ("binary:3", 8), ("date", 4)],
 )
 def test_width(name: str, width: int) -> None:
     assert ColumnDef("a", name).width == width
@@ -94,13 +98,15 @@ def test_layout() -> None:
     assert VARIABLE.specs == (("id", 6, 0, False), ("text", 13, 0, False), ("blob", 14, 9, False), ("on", 11, 0, False))
     assert FIXED.specs[4] == ("score", 10, 0, True)
     assert VARIABLE.to_columnar_schema() == [("id", "u16"), ("text", "str"), ("blob", "binary:9"), ("on", "bool")]
-    assert len(FIXED) == 5 and list(FIXED) == list(FIXED.columns) and "id" in FIXED and "x" not in FIXED and 5 not in FIXED
+    assert len(FIXED) == 5 and list(FIXED) == list(FIXED.columns)
+    assert "id" in FIXED and "x" not in FIXED and 5 not in FIXED
     assert FIXED.column("big") is FIXED.columns[1]
 
 
 @pytest.mark.parametrize(
     "columns",
-    [None, [], (), 5, "ab", b"ab", {"a": "i8"}, ["a"], [5], [("a",)], [("a", "i8", True)], [("a", "x")], [("a", "i8"), ("a", "u8")],
+    [None, [], (), 5, "ab", b"ab", {"a": "i8"}, ["a"], [5], [("a",)], [("a", "i8", True)], [("a", "x")],
+     [("a", "i8"), ("a", "u8")],
      [ColumnDef("a", "i8", primary_key=True), ColumnDef("b", "i8", primary_key=True)],
      [("a", "bytes:2147483647"), ("b", "i8")]],
 )  # fmt: skip
@@ -128,7 +134,8 @@ def test_equality_hash_repr_pickle_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, {}, "[]", [], [1], [{}], [{"name": "a"}], [{"name": "a", "dtype": "i8", "x": 1}], [{"name": 1, "dtype": "i8"}],
+    "data", [None, {}, "[]", [], [1], [{}], [{"name": "a"}], [{"name": "a", "dtype": "i8", "x": 1}],
+        [{"name": 1, "dtype": "i8"}],
              [{"name": "a", "dtype": "i8", "unique": "yes"}]],
 )  # fmt: skip
 def test_from_json_refuses_other_things(data: Any) -> None:

@@ -100,8 +100,8 @@ def moments(
 ) -> Optional[tuple[int, bytes, Optional[bytes]]]:
     """A datetime64 array as (rows, stored bytes, null bitmap or None); None where ``values`` goes another way.
 
-    Dates take the unit D, datetimes every unit from hours to picoseconds (below a microsecond: rounded down), read as UTC.
-    ``check(value, position)`` must raise: it is called for the first value that is out of range, or NaT where nothing may be null.
+    Dates take the unit D, datetimes every unit from hours to picoseconds, read as UTC. ``check(value, position)`` must raise: it
+    is called for the first value that is out of range or finer than a microsecond, or NaT (as None) where nothing may be null.
     """
     if code not in (DATE, DATETIME):
         return None
@@ -121,12 +121,14 @@ def moments(
         low, high = max(low * -factor, NAT + 1), min((high + 1) * -factor - 1, 2**63 - 1)
     unset = raw == NAT
     bad = (raw < low) | (raw > high)
+    if factor < 0:
+        bad |= raw % -factor != 0  # nothing is cut
     if nullable:
         bad &= ~unset
     if bad.any():
         place = int(bad.argmax())
         check(None if unset[place] else values[place], place)
-        raise ValueError(f"value {values[place]} at position {place} is out of range")
+        raise ValueError(f"{values[place]} at position {place} cannot be stored exactly")
     nulls = _bitmap(len(raw), unset.nonzero()[0].tolist())
     raw[unset] = 0
     if factor > 0:

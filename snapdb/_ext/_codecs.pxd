@@ -1,8 +1,10 @@
 # cython: language_level=3
 # The fields that other kernels use; _codecs.pyx may add its own.
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
+@cython.final
 cdef class Chunk:
     cdef readonly int codec, code, width
     cdef readonly Py_ssize_t rows, null_count
@@ -21,3 +23,9 @@ cdef class Chunk:
     cdef int offset_width           # 4 or 8
     cdef object logical_at(self, Py_ssize_t row)        # no bounds check
     cdef bint null_at(self, Py_ssize_t row) noexcept
+    # private
+    cdef bint held                  # source is to be released
+    cdef bint is_signed, is_float, is_string
+    cdef int item                   # bytes of a fixed-width value, 0 for strings
+    cdef Py_ssize_t blocks          # the last one of a view may be short
+    cdef Py_ssize_t heap_size       # bytes of strings that are in use

@@ -73,4 +73,5 @@ cdef extern from "kernels.h" nogil:
 
 cdef enum:
     BLOCK = 1024
+    WORDS = 16  # 64-bit words in a block's bitmap
     NONE = 0xFFFFFFFF

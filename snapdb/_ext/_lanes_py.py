@@ -17,7 +17,7 @@ from ._bits_py import bitmap
 from ._common import container
 
 __all__ = [
-    "add", "as_bytes", "expand", "float_range", "in_range", "keep", "narrow", "pack", "subtract", "typed", "unpack", "widen",
+    "add", "as_bytes", "expand", "float_range", "in_range", "keep", "lanes", "narrow", "pack", "peek", "subtract", "typed", "unpack", "widen",
 ]  # fmt: skip
 
 Bytes = Union[bytes, bytearray, memoryview]
@@ -37,6 +37,11 @@ def typed(letter: str, data: Bytes) -> Any:
     if _BIG:
         items.byteswap()
     return items
+
+
+def peek(letter: str, data: memoryview) -> Any:
+    """Little-endian bytes as something typed to index, without a copy where the machine is little-endian."""
+    return typed(letter, data) if _BIG else data.cast(letter)  # type: ignore[call-overload]
 
 
 def as_bytes(items: Any) -> bytes:

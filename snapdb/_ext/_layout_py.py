@@ -5,16 +5,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import lt
 from typing import Any, NamedTuple
 
 from ._bits_py import popcount, raw
 from ._common import (
-    AFFINE, BITMAP, BLOCK, BOOL, CONST, DICT, F32, FLOATS, FOR, HEADER, INTS, LIMITS, RAW, SEGMENT, U64, VARLEN, WIDTHS,
+    AFFINE, BITMAP, BLOCK, BOOL, CONST, DICT, F32, FLOATS, FOR, HEADER, INTS, LIMITS, RAW, SEGMENT, TYPECODES, U64, VARLEN, WIDTHS,
     container, mask_bytes,
 )  # fmt: skip
 from ._lanes_py import as_bytes, in_range, typed, unpack
 
-__all__ = ["Layout", "build", "dictionary_order", "read", "string_sections"]
+__all__ = ["Layout", "build", "dictionary_order", "entries_of", "read", "string_sections", "strings_of"]
 
 _HEAD = struct.Struct("<BBBBIIIqqQQQQQ")
 _MASK64 = (1 << 64) - 1
@@ -107,7 +108,7 @@ def read(data: Any, trusted: bool = False) -> Layout:
     codec, code, width, packed, rows, nulls, count, base, step, *places, total = _HEAD.unpack_from(view)
     _need(total == size, f"it says {total} bytes and has {size}")
     _need(not any(view[_HEAD.size : HEADER]), "the reserved bytes of its header are not zero")
-    if code in (U64,):
+    if code == U64:
         base &= _MASK64
     _check_header(codec, code, width, packed, rows, nulls, count)
     lengths = _lengths(codec, code, width, rows, nulls, count, base)
@@ -235,10 +236,8 @@ def dictionary_order(code: int, entries: Any) -> list[Any]:
 
 
 def _check_dictionary(layout: Layout) -> None:
-    from ._entries_py import entries_of
-
     keys = dictionary_order(layout.code, entries_of(layout))
-    _need(all(map(_less, keys, keys[1:])), "its dictionary is not sorted")
+    _need(all(map(lt, keys, keys[1:])), "its dictionary is not sorted")
     _need(layout.count <= 1 << layout.width, "its dictionary has more values than codes")
     if layout.count < 1 << layout.width:
         size = container(layout.width) >> 3
@@ -246,5 +245,16 @@ def _check_dictionary(layout: Layout) -> None:
         _need(not in_range(codes, size, layout.count, (1 << 8 * size) - 1), "a code has no dictionary value")
 
 
-def _less(a: Any, b: Any) -> bool:
-    return a < b  # type: ignore[no-any-return]
+
+def strings_of(offsets: Any, heap: Any) -> list[bytes]:
+    """The strings between u32 offsets."""
+    ends = typed("I", offsets).tolist()
+    whole = bytes(heap)
+    return [whole[start:stop] for start, stop in zip(ends, ends[1:])]
+
+
+def entries_of(layout: Layout) -> Any:
+    """A dictionary's values: a list of bytes, or an array."""
+    if layout.code in VARLEN:
+        return strings_of(layout.offsets, layout.heap)
+    return typed(TYPECODES[layout.code], layout.heap)

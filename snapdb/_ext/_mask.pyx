@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from ._kernels cimport (
-    BLOCK, NONE, SnapdbGroups, snapdb_choose, snapdb_fill_bits, snapdb_group_direct, snapdb_group_keys, snapdb_groups_free,
+    BLOCK, NONE, WORDS, SnapdbGroups, snapdb_choose, snapdb_fill_bits, snapdb_group_direct, snapdb_group_keys, snapdb_groups_free,
     snapdb_groups_start, snapdb_ids, snapdb_kernels,
 )
 from ._values cimport Memory, allocate
@@ -210,7 +210,7 @@ cdef int pair_up(SnapdbGroups* groups, bint direct, const uint32_t* a, uint64_t 
     """Number the pairs; 0, -1 without memory, 2 where a code is outside its groups."""
     cdef uint64_t keys[BLOCK]
     cdef uint32_t codes[BLOCK]
-    cdef uint64_t selected[BLOCK // 64]
+    cdef uint64_t selected[WORDS]
     cdef Py_ssize_t at = 0, n, i
     cdef int status
     while at < rows:

@@ -37,6 +37,8 @@ class RowPort:
     def append(self, row: Mapping[str, Any]) -> int: ...
     def append_values(self, values: Any) -> int:
         """Append one row of checked physical values in column order."""
+    def amend(self, idx: int, values: Any) -> None:
+        """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx) where there is none."""
     def get(self, idx: int) -> Optional[dict[str, Any]]:
         """The live row as a dict of logical values, None where there is none."""
     def contains(self, idx: int) -> bool: ...

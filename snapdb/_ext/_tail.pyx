@@ -159,6 +159,23 @@ cdef class RowPort:
             self.on_full()
         return idx
 
+    def amend(self, idx, values):
+        """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx) where there is none."""
+        cdef Py_ssize_t place = self.live(idx)
+        cdef list pairs = list(values)
+        cdef list targets = []
+        cdef dict overlays
+        if place < 0 or not self.contains(place):
+            raise KeyError(idx)
+        segment = place >> SHIFT
+        row = place & MASK
+        for column, value in pairs:
+            overlays = <dict>self.overlays[column]
+            targets.append(overlays.setdefault(segment, {}))
+        # the dicts stand; from here on only int keys are set, so no other thread sees half of it
+        for (column, value), target in zip(pairs, targets):
+            PyDict_SetItem(target, row, value)
+
     cdef Py_ssize_t live(self, object idx) except -2:
         """The position of a live row, -1 where there is none."""
         cdef int overflow = 0

@@ -81,6 +81,18 @@ class RowPort:
             idx = self._put(listed)
         return self._done(idx)
 
+    def amend(self, idx: int, values: Any) -> None:
+        """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx) where there is none."""
+        pairs = list(values)
+        with self._lock:
+            place = self._live(idx)
+            if place < 0 or not self.contains(place):
+                raise KeyError(idx)
+            segment, row = place >> _SHIFT, place & _MASK
+            targets = [self._overlays[column].setdefault(segment, {}) for column, _ in pairs]
+            for (_, value), target in zip(pairs, targets):
+                target[row] = value
+
     def _tail(self, column: int) -> Any:
         segments = self._parts[column]
         part = segments[-1] if segments else None
@@ -120,6 +132,10 @@ class RowPort:
         place = self._live(idx)
         if place < 0:
             return None
+        with self._lock:  # an update of two columns is seen whole or not at all
+            return self._read(place)
+
+    def _read(self, place: int) -> Optional[dict[str, Any]]:
         segment, row = place >> _SHIFT, place & _MASK
         found: dict[str, Any] = {}
         for name, code, segments, overlays in zip(self._names, self._codes, self._parts, self._overlays):

@@ -75,27 +75,18 @@ class ColumnBuffer:
         bits = self._null_rows
         if value is None:
             bits = self._bits(row + 1)
-            value = b"" if type(self._items) is list else 0
-            self._store(value)
             bits[row >> 3] |= 1 << (row & 7)
             self.null_count += 1
-        else:
-            if bits is not None and row >= len(bits) << 3:
-                bits += _WORD
-            self._store(value)
-        self.rows = row + 1
-
-    def _store(self, value: Any) -> None:
-        items = self._items
-        if type(items) is list:
-            items.append(value if type(value) is bytes else _exact_bytes(value))
-            return
+            value = b"" if type(self._items) is list else 0
+        elif bits is not None and row >= len(bits) << 3:
+            bits += _WORD
         try:
-            items.append(value)
+            self._items.append(value)
         except BufferError:  # someone holds a view: leave the old memory to them
-            items = items[:]
+            items = self._items[:]
             items.append(value)
             self._items = items
+        self.rows = row + 1
 
     def _bits(self, rows: int) -> bytearray:
         """The null bitmap with room for ``rows`` rows."""

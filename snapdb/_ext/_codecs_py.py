@@ -1,0 +1,350 @@
+"""Chunks: a column of a segment, encoded, and computed on while encoded. The readable twin of ``_codecs.pyx``.
+
+``_layout_py`` knows the bytes, ``_column_py`` single values, ``_lanes_py`` whole arrays as large integers, ``_encode_py`` the choice of a
+codec. Here stand the scans. Inside, a selection is an integer with one bit a row.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from operator import index
+from typing import Any, Optional, Union
+
+from . import _encode_py
+from ._bits_py import bitmap, bits_of, popcount, rows_of, to_mask
+from ._column_py import Column
+from ._common import AFFINE, BITMAP, BOOL, CONST, DICT, FLOATS, FOR, LIMITS, RAW, U8, U64, VARLEN, WIDTHS, Zone
+from ._floats_py import add_blocks, block_sums, bounds_of, group_sums, narrow_bounds
+from ._groups_py import check_codes, group_keys, group_small, numbered
+from ._lanes_py import float_range, in_range, keep, lanes
+from ._mask_py import simd_level
+from ._values_py import ColumnBuffer
+
+__all__ = ["Chunk", "distinct", "encode", "simd_level"]
+
+Physical = Union[int, float, bytes, None]
+Mask = Union[bytes, bytearray, memoryview]
+Bounds = Optional[tuple[Physical, Physical]]
+
+_CHEAP = 16  # bytes of lanes times values up to which equality tests by lanes beat a look-up of every value
+
+
+class Chunk(Column):
+    """An immutable column of at most 65,536 rows: sealed bytes (``docs/format.md``) or a raw view of a buffer.
+
+    The codec's five verbs: *analyze* and *encode* are ``encode()`` below; *decode*, *select* and *fetch* stand here.
+    Masks are bitmaps of ``mask_bytes(rows)`` bytes; ``mask=None`` means every row.
+    """
+
+    # -- select ----------------------------------------------------------------
+
+    def select(self, lo: Physical, hi: Physical, lo_open: bool = False, hi_open: bool = False) -> bytearray:
+        """Bitmap of the non-null rows with lo <= value <= hi (None: unbounded; open: strict).
+
+        Integers, dates, bool: Python ints of any size. Floats: Python floats, closed, never NaN; a NaN row matches
+        nothing. Strings: bytes, compared as bytes.
+        """
+        if self.null_count == self.rows:
+            bits = 0
+        elif self.code in VARLEN:
+            bits = self._between_strings(lo, hi, lo_open, hi_open)
+        elif self.code in FLOATS:
+            bits = self._between_floats(_NEGATIVE if lo is None else lo, _POSITIVE if hi is None else hi)
+        else:
+            low, high = LIMITS[self.code]
+            first = low if lo is None else max(low, index(lo) + bool(lo_open))  # type: ignore[arg-type]
+            last = high if hi is None else min(high, index(hi) - bool(hi_open))  # type: ignore[arg-type]
+            bits = self._between_ints(first, last) if first <= last else 0
+        return self._answer(bits)
+
+    def _answer(self, bits: int) -> bytearray:
+        return to_mask(bits & self._valid() if self.null_count else bits, self.rows)
+
+    def _between_ints(self, low: int, high: int) -> int:
+        if (low, high) == LIMITS[self.code]:
+            return self._valid()
+        codec, base = self.codec, self._layout.base
+        if codec == RAW:
+            return in_range(self._raw_bytes(), WIDTHS[self.code], low, high, not (U8 <= self.code <= U64 or self.code == BOOL))
+        if codec == FOR:
+            return self._between_codes(low - base, high - base)
+        if codec == AFFINE:
+            return self._between_steps(low, high)
+        if codec == DICT:
+            return self._between_entries(low, high)
+        return self._codes_in([code for code, value in enumerate(self._entries()) if low <= value <= high])
+
+    def _between_codes(self, low: int, high: int) -> int:
+        """Rows with ``low <= packed value <= high`` (any integers)."""
+        top = (1 << self.width) - 1
+        low, high = max(low, 0), min(high, top)
+        if low > high:
+            return 0
+        if low == 0 and high == top:
+            return self._every()
+        return in_range(self._codes_bytes(), self._size, low, high)
+
+    def _between_entries(self, low: Any, high: Any) -> int:
+        entries = self._entries()
+        return self._between_codes(bisect_left(entries, low), bisect_right(entries, high) - 1)
+
+    def _between_steps(self, low: int, high: int) -> int:
+        base, step = self._layout.base, self._layout.step
+        if not step:
+            return self._every() if low <= base <= high else 0
+        if step < 0:  # the same rows of the mirrored sequence
+            base, step, low, high = -base, -step, -high, -low
+        first, last = max(-((base - low) // step), 0), min((high - base) // step, self.rows - 1)
+        return (1 << (last + 1)) - (1 << first) if first <= last else 0
+
+    def _between_floats(self, low: Any, high: Any) -> int:
+        size = WIDTHS[self.code]
+        if self.codec == RAW:
+            stored = narrow_bounds(low, high, size)
+            return float_range(self._raw_bytes(), size, *stored) if stored else 0
+        return self._codes_in([code for code, value in enumerate(self._entries()) if low <= value <= high])
+
+    def _between_strings(self, low: Any, high: Any, low_open: bool, high_open: bool) -> int:
+        if self.codec == DICT:
+            entries = self._entries()
+            first = 0 if low is None else (bisect_right if low_open else bisect_left)(entries, low)
+            last = len(entries) if high is None else (bisect_left if high_open else bisect_right)(entries, high)
+            return self._between_codes(first, last - 1)
+        values = self._entries() if self.codec == CONST else self._items()
+        flags = _string_flags(values, low, high, low_open, high_open)
+        if self.codec == CONST:
+            return self._every() if flags[0] else 0
+        return bitmap(bytes(flags))
+
+    def select_in(self, values: Sequence[Physical]) -> bytearray:
+        """Bitmap of the non-null rows equal to one of the (physical, comparable) values; -0.0 equals 0.0, NaN equals nothing."""
+        if self.code in FLOATS:
+            wanted = {value for value in values if value is not None and value == value}
+        elif self.code in VARLEN:
+            wanted = {bytes(value) for value in values if value is not None}  # type: ignore[arg-type]
+        else:
+            low, high = LIMITS[self.code]
+            wanted = {value for value in map(index, _given(values)) if low <= value <= high}
+        if not wanted or self.null_count == self.rows:
+            return self._answer(0)
+        return self._answer(self._equal_to(wanted))
+
+    def _equal_to(self, wanted: set[Any]) -> int:
+        if self.codec in (CONST, DICT, BITMAP):
+            return self._codes_in([code for code, value in enumerate(self._entries()) if value in wanted])
+        if self.codec == FOR:
+            base, top = self._layout.base, (1 << self.width) - 1
+            return self._codes_in(sorted(value - base for value in wanted if 0 <= value - base <= top))
+        if self.code not in VARLEN and len(wanted) * WIDTHS[self.code] <= _CHEAP:
+            bits = 0
+            for value in wanted:
+                bits |= self._between_floats(value, value) if self.code in FLOATS else self._between_ints(value, value)
+            return bits
+        return bitmap(bytes(map(wanted.__contains__, self._items())))
+
+    def _codes_in(self, codes: list[int]) -> int:
+        """Rows whose packed value is one of these (rising)."""
+        if not codes:
+            return 0
+        if self.codec == CONST:
+            return self._every()
+        if self.codec == BITMAP:
+            true = int.from_bytes(self._layout.values, "little")
+            return self._every() if len(codes) == 2 else true if codes[0] else self._every() ^ true
+        if codes[-1] - codes[0] == len(codes) - 1:
+            return self._between_codes(codes[0], codes[-1])
+        held = self._codes_bytes()
+        if self._size == 1:
+            table = bytearray(256)
+            for code in codes:
+                table[code] = 1
+            return bitmap(held.translate(table))
+        if len(codes) * self._size <= _CHEAP:
+            bits = 0
+            for code in codes:
+                bits |= in_range(held, self._size, code, code)
+            return bits
+        return bitmap(bytes(map(set(codes).__contains__, self._codes())))
+
+    # -- aggregates --------------------------------------------------------------
+
+    def sum(self, mask: Optional[Mask] = None, start: Union[int, float] = 0) -> Union[int, float]:
+        """``start`` plus the selected non-null values: exact for integers and bool; floats by the one definition of design (blocks added to start in order; NaN not canonical yet)."""
+        if self.code in VARLEN:
+            raise TypeError("strings have no sum")
+        bits = self._selected(mask)
+        if self.code in FLOATS:
+            return add_blocks(start, self._block_sums(bits))
+        return start + self._int_sum(bits)
+
+    def _block_sums(self, bits: Optional[int]) -> list[float]:
+        if bits == 0:
+            return [0.0]  # +0.0 changes nothing, however often it is added
+        return block_sums(self._items(), self._flags(bits))
+
+    def _int_sum(self, bits: Optional[int]) -> int:
+        found = self.rows if bits is None else popcount(bits)
+        codec, base, step = self.codec, self._layout.base, self._layout.step
+        if not found:
+            return 0
+        if codec == CONST:
+            return found * base  # type: ignore[no-any-return]
+        if codec == BITMAP:
+            true = int.from_bytes(self._layout.values, "little")
+            return popcount(true if bits is None else true & bits)
+        if codec == AFFINE:
+            places = self.rows * (self.rows - 1) // 2 if bits is None else sum(rows_of(bits, self.rows))
+            return found * base + step * places
+        if codec == FOR:
+            return found * base + self._code_sum(bits)
+        if codec == DICT:
+            entries = self._entries()
+            return sum(entries[code] * times for code, times in Counter(self._picked(self._codes(), bits)).items())
+        return sum(self._picked(self._items(), bits))
+
+    def _code_sum(self, bits: Optional[int]) -> int:
+        codes: Any = self._codes_bytes()
+        if bits is not None:
+            codes = keep(codes, self._size, self._flags(bits))  # type: ignore[arg-type]
+        return sum(codes if self._size == 1 else lanes(self._size, codes))
+
+    def _picked(self, values: Any, bits: Optional[int]) -> Iterable[Any]:
+        """The values of the selected rows."""
+        return values if bits is None else compress(values, self._flags(bits))  # type: ignore[arg-type, no-any-return]
+
+    def count(self, mask: Optional[Mask] = None) -> int:
+        """Selected non-null rows."""
+        bits = self._selected(mask)
+        return self.rows if bits is None else popcount(bits)
+
+    def bounds(self, mask: Optional[Mask] = None) -> Bounds:
+        """Least and greatest selected non-null value, None where there is none. NaN only where all are NaN; -0.0 < 0.0."""
+        bits = self._selected(mask)
+        if bits == 0 or not self.rows:
+            return None
+        if self.codec in (CONST, DICT, BITMAP):
+            return self._entry_bounds(bits)
+        if self.codec == AFFINE:
+            first = 0 if bits is None else (bits & -bits).bit_length() - 1
+            last = self.rows - 1 if bits is None else bits.bit_length() - 1
+            return tuple(sorted((self.physical(first), self.physical(last))))  # type: ignore[type-var, return-value]
+        if self.codec == FOR:
+            codes = list(self._picked(self._codes(), bits))
+            return self._layout.base + min(codes), self._layout.base + max(codes)
+        picked = list(self._picked(self._items(), bits))
+        return bounds_of(picked) if self.code in FLOATS else (min(picked), max(picked))
+
+    def _entry_bounds(self, bits: Optional[int]) -> Bounds:
+        entries = self._entries()
+        if self.codec == CONST:
+            found = [entries[0]]
+        else:
+            codes: Any = self._codes_bytes() if self._size == 1 else self._codes()
+            found = [entries[code] for code in sorted(set(self._picked(codes, bits)))]
+        return bounds_of(found) if self.code in FLOATS else (found[0], found[-1])
+
+    # -- groups --------------------------------------------------------------------
+
+    def group(self, mask: Optional[Mask] = None) -> tuple[Any, Any]:
+        """(codes, first): a u32 buffer ('I') with each row's group number, 0xFFFFFFFF for rows not selected, and a u32 buffer with each group's first row. Groups are numbered in order of first selected row; null is a group, NaN is one group, -0.0 is 0.0's."""
+        bits = None if mask is None else bits_of(mask, self.rows)
+        if self._size == 1 and self.codec in (CONST, DICT, BITMAP, FOR):
+            small = group_small(*self._group_codes(), bits, self._nulls, self.rows)
+            if small is not None:
+                return small
+        return group_keys(self._group_values(), bits, self._nulls, self.rows)
+
+    def _group_codes(self) -> tuple[bytes, int]:
+        """One-byte codes that are equal where the values are, and how many there are."""
+        codes = self._codes_bytes()
+        if self.codec == FOR:
+            return codes, 1 << self.width
+        entries = self._entries()
+        if self.code in FLOATS:
+            numbers: dict[Any, int] = {}
+            same = [numbers.setdefault(_float_key(value), code) for code, value in enumerate(entries)]
+            codes = codes.translate(bytes(same) + bytes(256 - len(same)))
+        return codes, len(entries)
+
+    def _group_values(self) -> list[Any]:
+        items = self._items()
+        if self.code not in FLOATS:
+            return items if isinstance(items, list) else items.tolist()
+        return [value if value == value else None for value in items]
+
+    def group_count(self, codes: Any, groups: int) -> list[int]:
+        """Non-null rows per group."""
+        found = check_codes(codes, groups, self.rows)
+        if self.null_count:
+            found = list(compress(found, self._flags(self._valid())))  # type: ignore[arg-type]
+        times = Counter(found)
+        return [times[group] for group in range(groups)]
+
+    def _group_rows(self, codes: Any, groups: int) -> list[int]:
+        """Each row's group; ``groups`` for rows not selected or null."""
+        found = numbered(check_codes(codes, groups, self.rows), groups)
+        if self.null_count:
+            return [group if flag else groups for group, flag in zip(found, self._flags(self._valid()))]  # type: ignore[arg-type]
+        return found
+
+    def group_sum(self, codes: Any, groups: int) -> list[Union[int, float]]:
+        """Sum per group: integers exact; floats by one accumulator per (group, row mod 4), folded (0+1)+(2+3)."""
+        if self.code in VARLEN:
+            raise TypeError("strings have no sum")
+        found = self._group_rows(codes, groups)
+        if self.code in FLOATS:
+            return group_sums(found, self._items(), groups)  # type: ignore[return-value]
+        sums = [0] * (groups + 1)
+        for group, value in zip(found, self._items()):
+            sums[group] += value
+        return sums[:groups]  # type: ignore[return-value]
+
+    def group_bounds(self, codes: Any, groups: int) -> list[Bounds]:
+        """Least and greatest non-null value per group."""
+        members: list[list[Any]] = [[] for _ in range(groups + 1)]
+        for group, value in zip(self._group_rows(codes, groups), self._items()):
+            members[group].append(value)
+        if self.code in FLOATS:
+            return list(map(bounds_of, members[:groups]))
+        return [(min(values), max(values)) if values else None for values in members[:groups]]
+
+
+_NEGATIVE, _POSITIVE = float("-inf"), float("inf")
+
+
+def _given(values: Sequence[Physical]) -> Iterable[Any]:
+    return (value for value in values if value is not None)
+
+
+def _float_key(value: float) -> Any:
+    return value if value == value else None
+
+
+def _string_flags(values: Any, low: Any, high: Any, low_open: bool, high_open: bool) -> list[bool]:
+    if low is None and high is None:
+        return [True] * len(values)
+    if low == high and not (low_open or high_open):
+        return [value == low for value in values]
+    flags = None
+    if low is not None:
+        flags = [value > low for value in values] if low_open else [value >= low for value in values]
+    if high is not None:
+        below = [value < high for value in values] if high_open else [value <= high for value in values]
+        return below if flags is None else [a and b for a, b in zip(flags, below)]
+    return flags or []
+
+
+def encode(buffer: ColumnBuffer, start: int, stop: int, prefer: int = 0) -> tuple[Chunk, Zone]:
+    """Seal rows ``start..stop`` of a buffer (a positive multiple of 1,024 rows, at most 65,536; ``start`` any row) by the choice rule, ``prefer`` being a hinted codec number. Returns the chunk and its zone map."""
+    data, zone = _encode_py.Encoder(buffer, start, stop, prefer).seal()
+    return Chunk._sealed(data), zone
+
+
+def distinct(buffer: ColumnBuffer, limit: int) -> int:
+    """Distinct non-null values (floats by bits), counted no further than ``limit + 1``."""
+    return _encode_py.distinct(buffer, limit)
+
+

@@ -1,0 +1,437 @@
+"""What a chunk holds and how single values come out of it: the part of the pure ``Chunk`` below its scans."""
+
+from __future__ import annotations
+
+from array import array
+from itertools import accumulate
+from typing import Any, Callable, Optional, TypeVar, Union
+
+from ._bits_py import bitmap, bits_of, checked, flags_of, popcount, rows_of, to_mask, u32
+from ._common import (
+    AFFINE, BITMAP, BOOL, CODEC_NAMES, CONST, DATE, DATETIME, DICT, FLOATS, FOR, RAW, TEXTS, TYPECODES, VARLEN, WIDTHS, decode_text,
+    mask_bytes, to_date, to_datetime,
+)  # fmt: skip
+from ._floats_py import of_bits
+from ._lanes_py import add, as_bytes, expand, keep, lanes, peek, typed, unpack, widen
+from ._layout_py import Layout, container, entries_of, read, strings_of
+from ._values_py import ColumnBuffer
+
+__all__ = ["Column", "as_buffer", "items_of", "logical_list"]
+
+Physical = Union[int, float, bytes, None]
+Self = TypeVar("Self", bound="Column")
+
+_FEW = 6  # fewer rows than one in this many are read one by one
+
+
+def logical_list(code: int, values: Any) -> list[Any]:
+    """Physical values, none of them null, as a user sees them."""
+    if code in TEXTS:
+        try:
+            return [value.decode() for value in values]
+        except UnicodeDecodeError:
+            return [decode_text(value) for value in values]
+    if code == BOOL:
+        return [value != 0 for value in values]
+    if code == DATE:
+        return [to_date(value) for value in values]
+    if code == DATETIME:
+        return [to_datetime(value) for value in values]
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def items_of(buffer: Any, start: int, stop: int) -> Any:
+    """Rows of a column buffer: an array, or a list of bytes (a copy)."""
+    return buffer._items[start:stop]
+
+
+def as_buffer(code: int, rows: int, items: Any, nulls: int) -> ColumnBuffer:
+    """A column buffer that owns ``items`` (null slots zero already); ``nulls`` is a bitmap of the null rows."""
+    made = ColumnBuffer(code)
+    made._items = items
+    made.rows = rows
+    if nulls:
+        made._null_rows = to_mask(nulls, rows)
+        made.null_count = popcount(nulls)
+    return made
+
+
+def null_bits_of(buffer: Any, start: int, stop: int) -> int:
+    """A bitmap of the null rows among ``start..stop`` of a column buffer."""
+    held = buffer._null_rows if buffer.null_count else None
+    if held is None:
+        return 0
+    low = start >> 3
+    bits = int.from_bytes(held[low : (stop + 7) >> 3], "little") >> (start & 7)
+    return bits & ((1 << (stop - start)) - 1)
+
+
+class Column:
+    """A chunk's memory, and its values one by one or all at once."""
+
+    codec: int
+    code: int
+    rows: int
+    null_count: int
+    width: int
+    sealed: bool
+
+    def __init__(self, data: Any) -> None:
+        """Read sealed bytes, which are not trusted: ValueError names what is wrong. The buffer is held, not copied."""
+        self._load(data, False)
+
+    def _load(self, data: Any, trusted: bool) -> None:
+        layout = read(data, trusted)
+        self._layout = layout
+        self._data = memoryview(data).toreadonly()
+        self.codec, self.code, self.rows, self.null_count = layout.codec, layout.code, layout.rows, layout.nulls
+        self.width = layout.width
+        self.sealed = True
+        self._size = container(layout.width) >> 3 if layout.width else 1
+        bits = int.from_bytes(layout.null_bits, "little")
+        self._nulls = self._every() if layout.nulls == layout.rows else bits
+        self._held: Any = None
+        self._start()
+
+    def _view(self, code: int, rows: int, items: Any, nulls: int) -> None:
+        self._layout = Layout(RAW, code, 0, rows, 0, 0, 0, 0, *[memoryview(b"")] * 4)
+        self._data = memoryview(b"")
+        self.codec, self.code, self.rows, self.width = RAW, code, rows, 0
+        self.null_count = popcount(nulls)
+        self.sealed = False
+        self._size = 1
+        self._nulls = nulls
+        self._held = items
+        self._start()
+
+    def _start(self) -> None:
+        self._codes_held: Any = None  # unpacked codes, kept once a single row was asked for
+        self._entries_held: Optional[list[Any]] = None
+        self._valid_held: Optional[int] = None
+        self._kept = 0  # bytes kept besides the chunk itself
+
+    @classmethod
+    def _sealed(cls: type[Self], data: Any) -> Self:
+        chunk = cls.__new__(cls)
+        chunk._load(data, True)
+        return chunk
+
+    @classmethod
+    def view(cls: type[Self], buffer: ColumnBuffer, start: int = 0, stop: Optional[int] = None) -> Self:
+        """A RAW view of rows ``start..stop`` of a buffer (``start`` a multiple of 8). Later appends do not show."""
+        if stop is None:
+            stop = buffer.rows
+        if not 0 <= start <= stop <= buffer.rows:
+            raise ValueError(f"rows {start}..{stop} are outside 0..{buffer.rows}")
+        if start & 7:
+            raise ValueError(f"a view must start at a multiple of 8 rows, not at {start}")
+        chunk = cls.__new__(cls)
+        chunk._view(buffer.code, stop - start, items_of(buffer, start, stop), null_bits_of(buffer, start, stop))
+        return chunk
+
+    @classmethod
+    def adopt(cls: type[Self], other: Any) -> Self:
+        """This backend's chunk over another backend's chunk, sharing its memory."""
+        if type(other) is cls:
+            return other
+        if other.sealed:
+            return cls._sealed(other.data)
+        chunk = cls.__new__(cls)
+        code, rows, data, offsets, nulls, _ = other.parts()
+        bits = bits_of(bytes(nulls)[: mask_bytes(rows)], rows) if nulls is not None else 0
+        chunk._view(code, rows, cls._adopted_items(code, data, offsets), bits)
+        return chunk
+
+    @staticmethod
+    def _adopted_items(code: int, data: Any, offsets: Any) -> Any:
+        if code not in VARLEN:
+            return array(TYPECODES[code], memoryview(data).tobytes())
+        ends = memoryview(offsets).tolist()
+        whole = bytes(data)
+        return [whole[start:stop] for start, stop in zip(ends, ends[1:])]
+
+    def __repr__(self) -> str:
+        return f"<Chunk {CODEC_NAMES[self.codec]} dtype={self.code} rows={self.rows} nulls={self.null_count}>"
+
+    # -- memory ------------------------------------------------------------
+
+    @property
+    def data(self) -> memoryview:
+        """Sealed: the whole chunk's bytes, read-only."""
+        if not self.sealed:
+            raise ValueError("a view of a buffer has no sealed bytes; encode() makes them")
+        return self._data
+
+    def parts(self) -> tuple[int, int, Any, Any, Any, int]:
+        """A raw view's (code, rows, data, offsets, nulls, null_count), as the properties of ColumnBuffer give them, cut to its rows."""
+        if self.sealed:
+            raise ValueError("a sealed chunk has no parts; use its data")
+        nulls = memoryview(self._nulls.to_bytes(mask_bytes(self.rows), "little")) if self._nulls else None
+        items = self._held
+        if self.code in VARLEN:
+            ends = memoryview(array("Q", accumulate(map(len, items), initial=0))).toreadonly()
+            return self.code, self.rows, memoryview(b"".join(items)), ends, nulls, self.null_count
+        return self.code, self.rows, memoryview(items).toreadonly(), None, nulls, self.null_count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held: the chunk, and what single reads made it keep."""
+        if self.sealed:
+            return self._data.nbytes + self._kept
+        items = self._held
+        size = sum(map(len, items)) + 41 * len(items) if self.code in VARLEN else len(items) * WIDTHS[self.code]
+        return size + (mask_bytes(self.rows) if self._nulls else 0)
+
+    def _every(self) -> int:
+        return (1 << self.rows) - 1
+
+    def _valid(self) -> int:
+        """A bitmap of the non-null rows, as an integer."""
+        held = self._valid_held
+        if held is None:
+            held = self._valid_held = self._every() ^ self._nulls
+        return held
+
+    def valid(self) -> bytearray:
+        """Bitmap of the non-null rows."""
+        return to_mask(self._valid(), self.rows)
+
+    def _selected(self, mask: Any) -> Optional[int]:
+        """The selected non-null rows, None where that is every row."""
+        if mask is None:
+            return self._valid() if self.null_count else None
+        bits = int.from_bytes(checked(mask, self.rows), "little") & self._valid()
+        return None if bits == self._every() else bits
+
+    def _flags(self, bits: Optional[int]) -> Optional[bytes]:
+        return None if bits is None else flags_of(bits, self.rows)
+
+    # -- values and codes ----------------------------------------------------
+
+    def _raw_bytes(self) -> Any:
+        """RAW, fixed width: the little-endian bytes of the values."""
+        return as_bytes(self._held) if self._held is not None else self._layout.values
+
+    def _codes_bytes(self) -> bytes:
+        """Packed values in their containers; of one byte for CONST and BITMAP too."""
+        if self.codec == CONST:
+            return bytes(self.rows)
+        if self.codec == BITMAP:
+            return flags_of(int.from_bytes(self._layout.values, "little") & self._valid(), self.rows)
+        held = self._codes_held
+        if held is not None:
+            return held if self._size == 1 else as_bytes(held)
+        return unpack(self._layout.values, self.width)
+
+    def _codes(self) -> Any:
+        """Packed values as something to index."""
+        held = self._codes_held
+        return lanes(self._size, self._codes_bytes()) if held is None else held
+
+    def _entries(self) -> Any:
+        """CONST, DICT, BITMAP: the physical value of each code."""
+        held = self._entries_held
+        if held is None:
+            held = self._entries_held = self._make_entries()
+        return held
+
+    def _make_entries(self) -> list[Any]:
+        layout = self._layout
+        if self.codec == BITMAP:
+            return [0, 1]
+        if self.codec == DICT:
+            entries = entries_of(layout)
+            self._kept += 9 * len(entries) if self.code not in VARLEN else sum(map(len, entries)) + 41 * len(entries)
+            return list(entries)
+        if self.code in VARLEN:
+            return [bytes(layout.heap)]
+        if self.code in FLOATS:
+            return [of_bits(layout.base & ((1 << 8 * WIDTHS[self.code]) - 1), WIDTHS[self.code])]
+        return [layout.base]
+
+    def _items(self) -> Any:
+        """Every physical value: an array, or a list of bytes. Null slots are zero."""
+        if self._held is not None:
+            return self._held
+        if self.code in VARLEN:
+            return self._strings()
+        letter, layout = TYPECODES[self.code], self._layout
+        if self.codec == RAW:
+            return typed(letter, layout.values)
+        if self.codec == AFFINE:
+            return self._sequence(letter)
+        data = self._expanded()
+        if self.null_count:
+            data = keep(data, WIDTHS[self.code], flags_of(self._valid(), self.rows))
+        return typed(letter, data)
+
+    def _sequence(self, letter: str) -> Any:
+        base, step, rows = self._layout.base, self._layout.step, self.rows
+        return array(letter, range(base, base + step * rows, step)) if step else array(letter, [base]) * rows
+
+    def _expanded(self) -> bytes:
+        size, layout = WIDTHS[self.code], self._layout
+        if self.codec == FOR:
+            if self._size == 1:
+                top = (1 << 8 * size) - 1
+                table = b"".join([(layout.base + i & top).to_bytes(size, "little") for i in range(1 << self.width)])
+                return expand(self._codes_bytes(), table, size)
+            return add(widen(self._codes_bytes(), self._size, size), size, layout.base)
+        if self.codec == DICT:
+            if self._size == 1:
+                return expand(self._codes_bytes(), layout.heap, size)
+            entries = lanes(size, layout.heap)
+            return as_bytes(array("BHIQ"[size.bit_length() - 1], map(entries.__getitem__, self._codes())))
+        if self.codec == BITMAP:
+            return self._codes_bytes()
+        return (layout.base & ((1 << 8 * size) - 1)).to_bytes(size, "little") * self.rows
+
+    def _strings(self) -> list[bytes]:
+        layout = self._layout
+        if self.codec == RAW:
+            return strings_of(layout.offsets, layout.heap)
+        found = list(map(self._entries().__getitem__, self._codes_bytes() if self._size == 1 else self._codes()))
+        for row in rows_of(self._nulls, self.rows):
+            found[row] = b""
+        return found
+
+    # -- single values -------------------------------------------------------
+
+    def _reader(self, logical: bool) -> Callable[[int], Any]:
+        """A function from a row (inside the chunk) to its value."""
+        read_one = self._plain_reader(logical)
+        if not self.null_count:
+            return read_one
+        nulls = self._nulls.to_bytes(mask_bytes(self.rows), "little")
+
+        def nullable(row: int) -> Any:
+            return None if nulls[row >> 3] >> (row & 7) & 1 else read_one(row)
+
+        return nullable
+
+    def _plain_reader(self, logical: bool) -> Callable[[int], Any]:
+        convert = _converter(self.code) if logical else None
+        if self.codec in (CONST, DICT, BITMAP):
+            return self._entry_reader(logical)
+        if self.codec == RAW:
+            return self._raw_reader(convert)
+        base, step = self._layout.base, self._layout.step
+        if self.codec == AFFINE:
+            if convert is None:
+                return lambda row: base + step * row
+            return lambda row: convert(base + step * row)
+        codes = self._codes()
+        if convert is None:
+            return lambda row: base + codes[row]  # type: ignore[no-any-return]
+        return lambda row: convert(base + codes[row])
+
+    def _entry_reader(self, logical: bool) -> Callable[[int], Any]:
+        entries = logical_list(self.code, self._entries()) if logical else self._entries()
+        if self.codec == CONST:
+            value = entries[0]
+            return lambda row: value
+        if self.codec == BITMAP:
+            bits = self._layout.values
+            return lambda row: entries[bits[row >> 3] >> (row & 7) & 1]
+        codes = self._codes()
+        return lambda row: entries[codes[row]]
+
+    def _raw_reader(self, convert: Optional[Callable[[Any], Any]]) -> Callable[[int], Any]:
+        if self._held is None and self.code in VARLEN:
+            ends, heap = peek("I", self._layout.offsets), self._layout.heap
+            if convert is None:
+                return lambda row: heap[ends[row] : ends[row + 1]].tobytes()
+            return lambda row: convert(heap[ends[row] : ends[row + 1]].tobytes())
+        items = peek(TYPECODES[self.code], self._layout.values) if self._held is None else self._held
+        if convert is None:
+            return items.__getitem__  # type: ignore[no-any-return]
+        return lambda row: convert(items[row])
+
+    def _keep_reader(self, logical: bool) -> Callable[[int], Any]:
+        """``_reader``, for keeps: packed codes stay unpacked from now on."""
+        if self.codec in (FOR, DICT) and self._codes_held is None:
+            codes = self._codes()
+            self._codes_held = codes
+            self._kept += self._size * self.rows
+        inner = self._reader(logical)
+        rows = self.rows
+
+        def read_row(row: int) -> Any:
+            if 0 <= row < rows:
+                return inner(row)
+            raise IndexError(f"row {row} is outside 0..{rows}")
+
+        return read_row
+
+    def fetch(self, row: int) -> Any:
+        """The logical value of one row; IndexError outside."""
+        # the first call makes a reader for this chunk's codec and puts it in the place of the method
+        reader = self._keep_reader(True)
+        self.fetch = reader  # type: ignore[method-assign]
+        return reader(row)
+
+    def physical(self, row: int) -> Physical:
+        """The physical value of one row; IndexError outside."""
+        reader = self._keep_reader(False)
+        self.physical = reader  # type: ignore[method-assign]
+        return reader(row)  # type: ignore[no-any-return]
+
+    # -- many values -----------------------------------------------------------
+
+    def decode(self) -> ColumnBuffer:
+        """A new buffer with every row."""
+        items = self._items()
+        return as_buffer(self.code, self.rows, items[:] if items is self._held else items, self._nulls)
+
+    def _logical_all(self) -> list[Any]:
+        """Every row's logical value."""
+        if self._size == 1 and self.codec in (CONST, DICT, BITMAP, FOR):
+            if self.codec == FOR:
+                base = self._layout.base
+                entries = logical_list(self.code, [base + code for code in range(max(self._codes_bytes()) + 1)])
+            else:
+                entries = logical_list(self.code, self._entries())
+            found = list(map(entries.__getitem__, self._codes_bytes()))
+        else:
+            found = logical_list(self.code, self._items())
+        for row in rows_of(self._nulls, self.rows):
+            found[row] = None
+        return found
+
+    def _listed(self, rows: Any) -> list[int]:
+        listed: list[int] = u32(rows).tolist()
+        if listed and max(listed) >= self.rows:
+            raise IndexError(f"row {max(listed)} is outside 0..{self.rows}")
+        return listed
+
+    def take(self, rows: Any = None) -> list[Any]:
+        """Logical values of the rows named by a u32 buffer ('I'), in that order; None: of every row."""
+        if rows is None:
+            return self._logical_all()
+        listed = self._listed(rows)
+        if len(listed) * _FEW < self.rows or self._codes_held is not None:
+            return list(map(self._reader(True), listed))
+        return list(map(self._logical_all().__getitem__, listed))
+
+    def gather(self, rows: Any) -> ColumnBuffer:
+        """A new buffer with the rows named by a u32 buffer ('I')."""
+        listed = self._listed(rows)
+        items = self._items()
+        picked = list(map(items.__getitem__, listed))
+        nulls = 0
+        if self.null_count:
+            nulls = bitmap(bytes(map(flags_of(self._nulls, self.rows).__getitem__, listed)))
+        return as_buffer(self.code, len(listed), picked if self.code in VARLEN else array(TYPECODES[self.code], picked), nulls)
+
+
+def _converter(code: int) -> Optional[Callable[[Any], Any]]:
+    """Physical to logical for one value, None where they are the same."""
+    if code in TEXTS:
+        return decode_text
+    if code == BOOL:
+        return bool
+    if code == DATE:
+        return to_date
+    return to_datetime if code == DATETIME else None
+
+
