@@ -61,6 +61,7 @@ class Python:
         self.venv = ROOT / ".ci" / f".venv-{self.tag}"
         self.python = interpreter(self.venv)
         self.wheel: Path | None = None
+        self.numpy = False
 
     def __repr__(self) -> str:
         return "Python " + ".".join(map(str, self.version))
@@ -106,6 +107,7 @@ class Checks:
         self.ends = [self.pythons[0]] if len(self.pythons) == 1 else [self.pythons[0], self.pythons[-1]]
         self.others = [python for python in self.pythons if python not in self.ends]
         self.kernels: tuple[str, ...] = ()
+        self.pure_wheel: Path | None = None
 
     def environment(self) -> None:
         """A virtual environment for each interpreter."""
@@ -133,9 +135,9 @@ class Checks:
             [self.main.python, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", pure, sdist],
             env=clean_environment(SNAPDB_NO_EXTENSIONS="1"),
         )
-        (wheel,) = pure.glob("*.whl")
-        if not wheel.name.endswith("-py3-none-any.whl"):
-            raise Failure(f"the pure wheel is tagged for a platform: {wheel.name}")
+        (self.pure_wheel,) = pure.glob("*.whl")
+        if not self.pure_wheel.name.endswith("-py3-none-any.whl"):
+            raise Failure(f"the pure wheel is tagged for a platform: {self.pure_wheel.name}")
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(self.install, self.pythons))
 
@@ -203,7 +205,7 @@ class Checks:
         pip = [python.python, "-m", "pip", "install", "--quiet"]
         output([*pip, f"{python.wheel}[{extra}]"], env=env)
         output([*pip, "--force-reinstall", "--no-deps", python.wheel], env=env)
-        install_numpy(python.python)
+        python.numpy = install_numpy(python.python)
 
     def lint(self) -> None:
         """ruff, mypy --strict, and the stubs against the compiled modules."""
@@ -219,19 +221,22 @@ class Checks:
         )
 
     def tests(self) -> None:
-        """All on the oldest and the newest interpreter; the public surface per backend; the loops per SIMD level."""
+        """All on both ends of Python, and pure without NumPy; the surface per backend; the loops per SIMD level."""
         for python in self.ends:
             print(f"--- everything, {python}")
             pytest(python.python, "-q", "-n", "2", TESTS)
+        oldest, newest = self.ends[0], self.ends[-1]
+        print(f"--- everything, {oldest}, the pure wheel without NumPy")
+        pure = make_venv(oldest.program, self.work / "pure-environment")
+        pip_install(pure, f"{self.pure_wheel}[test]")
+        pytest(pure, "-q", "-n", "2", TESTS)
         surface, loops = split_tests()
-        newest = self.ends[-1]
-        switches = [{"SNAPDB_BACKEND": "numpy"}, {"SNAPDB_BACKEND": "python"}, {"SNAPDB_NO_EXTENSIONS": "1"}]
-        for python in self.ends:
-            for switch in switches:
-                if switch.get("SNAPDB_BACKEND") == "numpy" and not has_numpy(python):
-                    continue
-                print(f"--- the public surface with {'='.join(*switch.items())}, {python}")
-                pytest(python.python, "-q", "-n", "2", *surface, env=clean_environment(**switch))
+        for switch in ("SNAPDB_BACKEND=numpy", "SNAPDB_BACKEND=python", "SNAPDB_NO_EXTENSIONS=1"):
+            print(f"--- the public surface with {switch}, {newest}")
+            if switch.endswith("numpy") and not newest.numpy:
+                continue
+            name, value = switch.split("=")
+            pytest(newest.python, "-q", "-n", "2", "-m", "not slow", *surface, env=clean_environment(**{name: value}))
         flags = cpu_flags()
         for level, flag in SIMD_LEVELS.items():
             if flag and flag not in flags:
@@ -313,11 +318,6 @@ def split_tests() -> tuple[list[Path], list[Path]]:
     if not surface or not loops:
         raise Failure("tests/ has no test of the public surface or none of the kernels")
     return surface, loops
-
-
-def has_numpy(python: Python) -> bool:
-    ask = "import importlib.util; print(importlib.util.find_spec('numpy') is not None)"
-    return output([python.python, "-c", ask]) == "True"
 
 
 def cpu_flags() -> set[str]:

@@ -142,8 +142,7 @@ class Column:
         work = self.new_buffer() if sealed is None else sealed.decode()
         if tail is not None:
             work.extend(tail)
-        for row, value in self.overlays.get(k, {}).items():
-            work.put(row, value)
+        work.patch(self.overlays.get(k, {}))
         return work
 
     def _seal(self, buffer: Any, start: int, stop: int, parts: list[Any], zones: list[Optional[Zone]]) -> None:
@@ -192,9 +191,7 @@ class Column:
             return
         work = sealed.decode()
         overlay = self.overlays.get(k, {})
-        for row, value in overlay.items():
-            if row < sealed.rows:
-                work.put(row, value)
+        work.patch({row: value for row, value in overlay.items() if row < sealed.rows})
         chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
         rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
         # the part first: until the overlay goes, both say the same
@@ -517,7 +514,6 @@ def _touches(overlay: Optional[dict[int, Any]], start: int, stop: int) -> bool:
 
 
 def _patched(buffer: Any, overlay: Optional[dict[int, Any]], start: int) -> Any:
-    for row, value in (overlay or {}).items():
-        if start <= row < start + buffer.rows:
-            buffer.put(row - start, value)
+    stop = start + buffer.rows
+    buffer.patch({row - start: value for row, value in (overlay or {}).items() if start <= row < stop})
     return buffer

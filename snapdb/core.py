@@ -81,8 +81,10 @@ class SnapDB:
         """Let single-row calls go straight to the engine's kernel: a Python frame between would cost more than
         the work.
         """
-        self.get = self._engine.get  # type: ignore[method-assign]
-        if not self._unique:
+        kind = type(self)
+        if kind.get is SnapDB.get:  # a subclass's own method stands
+            self.get = self._engine.get  # type: ignore[method-assign]
+        if kind.insert is SnapDB.insert and not self._unique:
             self.insert = self._engine.insert  # type: ignore[method-assign]
 
     # -- lifecycle ---------------------------------------------------------
@@ -107,6 +109,7 @@ class SnapDB:
 
     def is_columnar(self) -> bool:
         """Whether the table is stored by column."""
+        self._engine.contains(0)  # a closed database says so here
         return self.storage_type == "columnar"
 
     def flush(self) -> None:
@@ -187,11 +190,11 @@ class SnapDB:
         """Update the row with the same primary key, or insert; returns the row id. SchemaError without a primary
         key.
         """
-        key = self.schema.primary_key
-        if key is None:
-            raise SchemaError("upsert needs a primary key: declare one column with primary_key=True")
         engine = self._engine
         with engine.lock:
+            key = self.schema.primary_key
+            if key is None:
+                raise SchemaError("upsert needs a primary key: declare one column with primary_key=True")
             partial = dict(engine.codec.encode_partial(row))
             j = self.schema.index(key)
             idx = self._unique.find(j, partial[j]) if j in partial else None
@@ -243,7 +246,6 @@ class SnapDB:
         Columnar: None.
         """
         if self.is_columnar():
-            self._engine.contains(0)
             return None
         raw: Optional[memoryview] = self._engine.get_raw(idx)
         return raw
@@ -273,7 +275,6 @@ class SnapDB:
         which has no row bytes.
         """
         if self.is_columnar():
-            self._engine.contains(0)
             raise NotSupportedError("iter_raw() needs storage_type='row': the columnar engine stores no row bytes")
         items: Iterator[tuple[int, memoryview]] = self._engine.raw_items()
         return items

@@ -93,14 +93,13 @@ def run(out: TextIO = sys.stdout) -> int:
         with SnapDB(":memory:", schema(), storage_type=engine) as db:
             start = time.perf_counter()
             db.batch_insert(rows)
-            out.write(f"\n{engine} engine: {len(db):,} rows loaded in {_passed(start)}\n")
-            start = time.perf_counter()
-            answers[engine] = ask(db)
-            _show(answers[engine], out)
-            out.write(f"  asked in                      {_passed(start)}\n")
-            out.write(f"  memory                        {db.memory_usage():,} bytes\n")
+            out.write(f"\n{engine} engine: {len(db):,} rows loaded in {_passed(start)}, {db.memory_usage():,} bytes\n")
             if db.is_columnar():
                 _show_columns(db, out)
+            start = time.perf_counter()
+            answers[engine] = ask(db)
+            out.write(f"  asked in                      {_passed(start)}\n")
+            _show(answers[engine], out)
     agree = len(set(map(repr, answers.values()))) == 1
     out.write("\nBoth engines give the same answers.\n" if agree else "\nThe engines DISAGREE.\n")
     return 0 if agree else 1
@@ -126,11 +125,11 @@ def _plain(value: Any) -> str:
 
 def _show_columns(db: SnapDB, out: TextIO) -> None:
     columns = db.stats()["columns"]
-    out.write(f"\n  {'column':<12} {'dtype':<9} {'encoding':<9} {'bytes':>9} {'bits/value':>11}\n")
+    out.write(f"  {'column':<12} {'dtype':<9} {'encoding':<9} {'bytes':>9} {'bits/value':>11}\n")
     total = 0
     for column in db.schema.columns:
         found = columns[column.name]
         total += found["bytes"]
         out.write(f"  {column.name:<12} {column.dtype:<9} {found['encoding']:<9} {found['bytes']:>9,} ")
         out.write(f"{found['bits_per_value']:>11.2f}\n")
-    out.write(f"  {'all':<12} {'':<9} {'':<9} {total:>9,} {total * 8 / len(db):>11.2f}\n")
+    out.write(f"  {'all':<12} {'':<9} {'':<9} {total:>9,} {total * 8 / len(db):>11.2f}\n\n")

@@ -211,8 +211,10 @@ class RowTable(Table):
         if not column.type.is_varlen:
             flat, nulls = self._flat(column_name)
             if not nulls:
-                out = np.frombuffer(bytes(flat) if zero_copy else bytearray(flat), dtype=numpy_dtype(column.type.code))
-                return out.astype("M8[D]") if column.type.code == DATE else out
+                shared = np.frombuffer(memoryview(flat).toreadonly(), dtype=numpy_dtype(column.type.code))
+                if column.type.code == DATE:
+                    return shared.astype("M8[D]")  # NumPy has no 32-bit dates
+                return shared if zero_copy else shared.copy()
         values = self._positional(column_name)
         objects = np.empty(len(values), dtype=object)
         objects[:] = values

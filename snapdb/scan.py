@@ -239,7 +239,7 @@ def _judge(zone: Optional[Zone], predicate: Predicate) -> Optional[bool]:
     if kind == "not_null":
         return _all_unless_null(zone)
     if zone.lo is None:
-        return False  # nothing but nulls matches nothing
+        return False if zone.nans == 0 else None  # nothing but nulls matches nothing; an update may have brought a NaN
     if kind == "in":
         values = predicate.values
         outside = not values or _below(zone, values[0], False) or _above(zone, values[-1], False)
@@ -317,7 +317,8 @@ class Page(NamedTuple):
     size: int
     rows: Any
 
-    def __len__(self) -> int:
+    def selected(self) -> int:
+        """How many rows of the chunk are selected."""
         return self.size if self.rows is None else len(self.rows)
 
     def ids(self) -> Iterable[int]:
@@ -334,7 +335,7 @@ class Page(NamedTuple):
     def records(self, view: View, columns: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         """The rows as dicts."""
         if not columns:
-            return [{} for _ in range(len(self))]
+            return [{} for _ in range(self.selected())]
         rows: list[dict[str, Any]] = view.kernels.values.records(names, [self.column(view, j) for j in columns])
         return rows
 
@@ -360,7 +361,7 @@ def _segment_pages(view: View, k: int, mask: Optional[bytearray], skip: int, lim
             yield page
             skip = 0
             if limit >= 0:
-                limit -= len(page)
+                limit -= page.selected()
         if limit == 0:
             return
         start += size
@@ -378,7 +379,7 @@ def pages(view: View, where: Optional[Selector], skip: int = 0, limit: int = -1)
         for page in _segment_pages(view, k, mask, skip, limit):
             yield page
             if limit >= 0:
-                limit -= len(page)
+                limit -= page.selected()
         skip = 0
         if limit == 0:
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 from . import scan
 from .aggregate import aggregate, check_aggregate, group_by, group_plan
 from .dtypes import make_coerce, make_refuse
-from .errors import NotFoundError, ValidationError
+from .errors import NotFoundError, SnapDBError, ValidationError, ValueTypeError
 
 if TYPE_CHECKING:
     from ._ext import Backend, ColumnBuffer
@@ -46,9 +46,8 @@ class Table:
         self.kernels = kernels
         self.lock = threading.RLock()
         self.zone_answers = True  # off only to measure what answering from zone maps saves
-        self.codec = kernels.values.RowCodec(
-            schema.specs, make_coerce(schema.columns), make_refuse(schema.columns)
-        )
+        self.refuse = make_refuse(schema.columns)
+        self.codec = kernels.values.RowCodec(schema.specs, make_coerce(schema.columns), self.refuse)
 
     # -- what an engine provides -------------------------------------------
 
@@ -94,14 +93,9 @@ class Table:
         """Check and encode whole columns of equal length. A missing nullable column is null."""
         if not isinstance(columns, Mapping):
             raise ValidationError(f"insert_columns takes a mapping of name to values, not {type(columns).__name__}")
-        for name in columns:
-            self.schema.index(name)
-        missing = [c.name for c in self.schema.columns if c.not_null and c.name not in columns]
-        if missing:
-            # the same words as for a row, from the one place that has them
-            self.codec.encode({name: None for name in columns if name not in missing})
+        self.refuse(columns, -1, False)  # names are those of a row, and so are the errors
         staged: list[Any] = [
-            self.codec.encode_column(j, columns[column.name]) if column.name in columns else None
+            self._stage_column(j, columns[column.name]) if column.name in columns else None
             for j, column in enumerate(self.schema.columns)
         ]
         rows = self._equal_lengths(staged)
@@ -109,6 +103,16 @@ class Table:
             if buffer is None:
                 staged[j] = self.codec.encode_column(j, [None] * rows)
         return Staged(rows, staged)
+
+    def _stage_column(self, j: int, values: Any) -> ColumnBuffer:
+        try:
+            return self.codec.encode_column(j, values)
+        except SnapDBError:
+            raise
+        except (TypeError, ValueError) as problem:  # no sequence of values at all
+            name = self.schema.columns[j].name
+            error = ValueTypeError if isinstance(problem, TypeError) else ValidationError
+            raise error(f"column {name!r}: {problem}", column=name) from problem
 
     def _equal_lengths(self, staged: list[Any]) -> int:
         lengths = {column.name: b.rows for column, b in zip(self.schema.columns, staged) if b is not None}
@@ -122,13 +126,23 @@ class Table:
     def ids_where(self, where: Optional[scan.Selector]) -> list[int]:
         """Ids of the live rows that match, in order."""
         with self.view() as view:
-            return [idx for page in scan.pages(view, where) for idx in page.ids()]
+            ids = [idx for page in scan.pages(view, where) for idx in page.ids()]
+        if isinstance(where, scan.WhereCallable):
+            self.check_live(ids)  # a callable may have deleted rows
+        return ids
 
     def plan_update(self, idx: int, row: Mapping[str, Any]) -> Change:
         """An update of one live row, checked. NotFoundError where there is no such row."""
-        if not self.contains(idx):
-            raise self.missing(idx)
-        return Change(idx, self.codec.encode_partial(row))
+        self.check_live([idx])
+        values = self.codec.encode_partial(row)
+        self.check_live([idx])  # reading the row may have run code that deleted this one
+        return Change(idx, values)
+
+    def check_live(self, ids: Iterable[int]) -> None:
+        """NotFoundError for the first id without a live row."""
+        for idx in ids:
+            if not self.contains(idx):
+                raise self.missing(idx)
 
     def plan_updates(self, where: Any, updates: Any) -> list[Change]:
         """Updates of every row that matches: ``updates`` is a dict, or a callable from row to dict."""
@@ -142,7 +156,9 @@ class Table:
                 for page in scan.pages(view, selector)
                 for idx, row in zip(page.ids(), page.records(view, range(len(self.schema.columns)), self.schema.names))
             ]
-        return [Change(idx, self.codec.encode_partial(updates(row))) for idx, row in rows]
+        changes = [Change(idx, self.codec.encode_partial(updates(row))) for idx, row in rows]
+        self.check_live(change.idx for change in changes)  # a callable may have deleted rows
+        return changes
 
     def missing(self, idx: Any) -> NotFoundError:
         """The error for a row id without a live row."""

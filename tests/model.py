@@ -60,10 +60,11 @@ def bits(value: Any) -> Any:
 class Model:
     """A table: ``rows`` maps ids to rows, ``positions`` counts ids given out."""
 
-    def __init__(self, names: Iterable[str], primary_key: Optional[str] = None, unique: Iterable[str] = ()) -> None:
-        self.names = list(names)
-        self.primary_key = primary_key
-        self.unique = list(unique)
+    def __init__(self, schema: Any) -> None:
+        self.names = list(schema.names)
+        self.primary_key = schema.primary_key
+        self.unique = [column.name for column in schema.columns if column.unique]
+        self.floats = {column.name for column in schema.columns if column.dtype in ("f32", "f64")}
         self.rows: dict[int, Row] = {}
         self.positions = 0
 
@@ -135,10 +136,11 @@ class Model:
 
     def aggregate(self, column: str, agg: str, where: Any = None) -> Any:
         values = [(idx, self.rows[idx][column]) for idx in self.ids(where) if self.rows[idx][column] is not None]
-        return aggregate(values, agg)
+        return aggregate(values, agg, float_sum if column in self.floats else exact_sum)
 
     def group_by(self, keys: Any, column: str, agg: str, where: Any = None) -> dict[Any, Any]:
         groups: dict[Any, list[tuple[int, Any]]] = {}
+        total = grouped_sum if column in self.floats else exact_sum
         one_nan = math.nan
         for idx in self.ids(where):
             row = self.rows[idx]
@@ -146,58 +148,60 @@ class Model:
             parts = [one_nan if part != part else part for part in parts]
             groups.setdefault(parts[0] if isinstance(keys, str) else tuple(parts), []).append((idx, row[column]))
         return {
-            key: aggregate([(idx, value) for idx, value in values if value is not None], agg, grouped=True)
+            key: aggregate([(idx, value) for idx, value in values if value is not None], agg, total)
             for key, values in groups.items()
         }
 
 
 # -- aggregates, literally as the definition says ----------------------------
-def aggregate(values: list[tuple[int, Any]], agg: str, grouped: bool = False) -> Any:
-    """One aggregate of (position, non-null value) pairs in position order."""
+Values = list[tuple[int, Any]]  # (position, value that is not null), in position order
+
+
+def aggregate(values: Values, agg: str, total: Callable[[Values], Any]) -> Any:
+    """One aggregate; ``total`` is the sum's definition."""
     if agg == "count":
         return len(values)
     if agg in ("min", "max"):
         return bound([value for _, value in values], agg == "max")
-    total = grouped_sum(values) if grouped else float_sum(values)
     if agg == "sum":
-        return total
-    return total / len(values) if values else None
+        return total(values)
+    return canonical(total(values) / len(values)) if values else None
 
 
-def float_sum(values: list[tuple[int, Any]]) -> Any:
-    """Integers exactly; floats: blocks of 1,024 positions, 32 lanes folded by halves, blocks in order within a
-    segment, segments in order.
-    """
-    if not any(isinstance(value, float) for _, value in values):
-        return sum(int(value) for _, value in values)
+def exact_sum(values: Values) -> int:
+    return sum(int(value) for _, value in values)
+
+
+def float_sum(values: Values) -> float:
+    """Blocks of 1,024 positions, 32 lanes folded by halves, blocks in order within a segment, segments in order."""
     segments: dict[int, dict[int, list[float]]] = {}
     for position, value in values:
-        blocks = segments.setdefault(position // SEGMENT, {})
-        lanes = blocks.setdefault(position // BLOCK, [0.0] * LANES)
+        lanes = segments.setdefault(position // SEGMENT, {}).setdefault(position // BLOCK, [0.0] * LANES)
         lanes[position % LANES] += value
     total = 0.0
     for _, blocks in sorted(segments.items()):
         part = 0.0
         for _, lanes in sorted(blocks.items()):
-            while len(lanes) > 1:
-                half = len(lanes) // 2
-                lanes = [lanes[i] + lanes[i + half] for i in range(half)]
-            part += lanes[0]
+            part += folded(lanes)
         total += part
     return canonical(total)
 
 
-def grouped_sum(values: list[tuple[int, Any]]) -> Any:
-    """Integers exactly; floats: one accumulator per (segment, position mod 4), folded (0+1)+(2+3), segments in order."""
-    if not any(isinstance(value, float) for _, value in values):
-        return sum(int(value) for _, value in values)
+def folded(lanes: list[float]) -> float:
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = [lanes[i] + lanes[i + half] for i in range(half)]
+    return lanes[0]
+
+
+def grouped_sum(values: Values) -> float:
+    """One accumulator per (segment, position mod 4), folded (0+1)+(2+3), segments in order."""
     segments: dict[int, list[float]] = {}
     for position, value in values:
         segments.setdefault(position // SEGMENT, [0.0] * 4)[position % 4] += value
     total = 0.0
-    for at, (_, (a, b, c, d)) in enumerate(sorted(segments.items())):
-        part = (a + b) + (c + d)
-        total = part if at == 0 else total + part
+    for _, (a, b, c, d) in sorted(segments.items()):
+        total += (a + b) + (c + d)
     return canonical(total)
 
 

@@ -24,9 +24,10 @@ SKIP = "<!-- not run -->"  # on the line above a block that shows something othe
 
 
 def python_blocks(text: str) -> list[tuple[int, str]]:
-    """(line of the first statement, code) of every ```python block that runs."""
+    """(line of the first statement, code) of every block that runs; <!-- setup … --> is one that readers do not see."""
     blocks = []
-    for match in re.finditer(r"^( *)```(?:python|pycon)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL):
+    pattern = r"^( *)(?:```(?:python|pycon)|<!-- setup)\n(.*?)^\1(?:```|-->)$"
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
         before = text[: match.start()]
         if not before.rstrip().endswith(SKIP):
             indent, code = match.groups()
@@ -141,9 +142,9 @@ def public_objects() -> list[tuple[str, Any]]:
                 if not member.startswith("_") and (inspect.isroutine(function) or isinstance(function, property)):
                     found[f"{name}.{member}"] = function
     errors = importlib.import_module("snapdb.errors")
-    found.update(
-        {f"errors.{n}": v for n, v in vars(errors).items() if inspect.isclass(v) and v.__module__ == errors.__name__}
-    )
+    for name, value in vars(errors).items():
+        if inspect.isclass(value) and value.__module__ == errors.__name__ and not name.startswith("_"):
+            found[f"errors.{name}"] = value
     return sorted(found.items())
 
 

@@ -132,10 +132,11 @@ def _load_compiled(required: bool) -> Optional[str]:
         if required:
             raise
         return f"the compiled kernels are not installed ({error.name} is missing)"
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError, AttributeError) as error:
         if required:
             raise
-        # there, but it will not load: a broken install must not look like a slow one
+        # There, but it will not load (a stale build raises ValueError where its types have another size):
+        # a broken install must not look like a slow one
         warnings.warn(f"SnapDB's compiled kernels do not load: {error}", RuntimeWarning, stacklevel=2)
         return f"the compiled kernels do not load: {error}"
     return None

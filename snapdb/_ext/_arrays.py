@@ -1,7 +1,7 @@
 """What a whole column is given as: typed memory, or a list of Python values.
 
-Both backends of the row codec use this. NumPy is never imported: its arrays are known by the buffer protocol and, for ``datetime64``
-(which has no buffer), by their ``dtype``.
+Both backends of the row codec use this. NumPy is never imported: its arrays are known by the buffer protocol and, for
+``datetime64`` (which has no buffer), by their ``dtype``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def source(values: Any, code: int) -> Union[memoryview, list[Any]]:
     if isinstance(values, list):
         return values
     if isinstance(values, (Mapping, Set)):
-        raise TypeError(f"a column must be a sequence of values, not {type(values).__name__}: its order is not the rows'")
+        raise TypeError(f"a column must be a sequence of values, not {type(values).__name__}, which has no order")
     if isinstance(values, str) or (code in VARLEN and isinstance(values, (bytes, bytearray))):
         raise TypeError(f"a column must be a sequence of values, not one {type(values).__name__}: put it into a list")
     if getattr(values, "ndim", 1) != 1:
@@ -100,8 +100,9 @@ def moments(
 ) -> Optional[tuple[int, bytes, Optional[bytes]]]:
     """A datetime64 array as (rows, stored bytes, null bitmap or None); None where ``values`` goes another way.
 
-    Dates take the unit D, datetimes every unit from hours to picoseconds, read as UTC. ``check(value, position)`` must raise: it
-    is called for the first value that is out of range or finer than a microsecond, or NaT (as None) where nothing may be null.
+    Dates take the unit D, datetimes every unit from hours to picoseconds, read as UTC. ``check(value, position)`` must
+    raise: it is called for the first value that is out of range or finer than a microsecond, or NaT (as None) where
+    nothing may be null.
     """
     if code not in (DATE, DATETIME):
         return None

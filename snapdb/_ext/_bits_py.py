@@ -34,6 +34,8 @@ def u32(rows: Any) -> memoryview:
     view = memoryview(rows)
     if view.itemsize != 4 or view.format.lstrip("@=<") not in ("I", "L"):
         raise ValueError(f"expected a buffer of u32 ('I'), got format {view.format!r}")
+    if not view.c_contiguous:
+        raise ValueError("the memory must be contiguous")
     if view.format == "I":
         return view
     return raw(view).cast("I")

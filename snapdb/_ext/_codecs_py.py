@@ -14,12 +14,12 @@ from operator import index
 from typing import Any, Optional, Union
 
 from . import _encode_py
-from ._bits_py import bitmap, bits_of, popcount, rows_of, to_mask
+from ._bits_py import bits_of, popcount, to_mask
 from ._column_py import Column
 from ._common import AFFINE, BITMAP, BOOL, CONST, DICT, FLOATS, FOR, LIMITS, RAW, U8, U64, VARLEN, WIDTHS, Zone
 from ._floats_py import add_blocks, block_sums, bounds_of, group_sums, narrow_bounds
 from ._groups_py import check_codes, group_keys, group_small, numbered
-from ._lanes_py import float_range, in_range, keep, lanes
+from ._lanes_py import lanes
 from ._mask_py import simd_level
 from ._values_py import ColumnBuffer
 
@@ -68,7 +68,7 @@ class Chunk(Column):
             return self._valid()
         codec, base = self.codec, self._layout.base
         if codec == RAW:
-            return in_range(self._raw_bytes(), WIDTHS[self.code], low, high, not (U8 <= self.code <= U64 or self.code == BOOL))
+            return self._lanes.in_range(self._raw_bytes(), WIDTHS[self.code], low, high, not (U8 <= self.code <= U64 or self.code == BOOL))
         if codec == FOR:
             return self._between_codes(low - base, high - base)
         if codec == AFFINE:
@@ -85,7 +85,7 @@ class Chunk(Column):
             return 0
         if low == 0 and high == top:
             return self._every()
-        return in_range(self._codes_bytes(), self._size, low, high)
+        return self._lanes.in_range(self._codes_bytes(), self._size, low, high)
 
     def _between_entries(self, low: Any, high: Any) -> int:
         entries = self._entries()
@@ -104,7 +104,7 @@ class Chunk(Column):
         size = WIDTHS[self.code]
         if self.codec == RAW:
             stored = narrow_bounds(low, high, size)
-            return float_range(self._raw_bytes(), size, *stored) if stored else 0
+            return self._lanes.float_range(self._raw_bytes(), size, *stored) if stored else 0
         return self._codes_in([code for code, value in enumerate(self._entries()) if low <= value <= high])
 
     def _between_strings(self, low: Any, high: Any, low_open: bool, high_open: bool) -> int:
@@ -117,7 +117,7 @@ class Chunk(Column):
         flags = _string_flags(values, low, high, low_open, high_open)
         if self.codec == CONST:
             return self._every() if flags[0] else 0
-        return bitmap(bytes(flags))
+        return self._lanes.bitmap(bytes(flags))
 
     def select_in(self, values: Sequence[Physical]) -> bytearray:
         """Bitmap of the non-null rows equal to one of the (physical, comparable) values; -0.0 equals 0.0, NaN equals nothing."""
@@ -143,7 +143,10 @@ class Chunk(Column):
             for value in wanted:
                 bits |= self._between_floats(value, value) if self.code in FLOATS else self._between_ints(value, value)
             return bits
-        return bitmap(bytes(map(wanted.__contains__, self._items())))
+        return self._items_in(wanted)
+
+    def _items_in(self, wanted: set[Any]) -> int:
+        return self._lanes.bitmap(bytes(map(wanted.__contains__, self._items())))  # type: ignore[no-any-return]
 
     def _codes_in(self, codes: list[int]) -> int:
         """Rows whose packed value is one of these (rising)."""
@@ -156,18 +159,7 @@ class Chunk(Column):
             return self._every() if len(codes) == 2 else true if codes[0] else self._every() ^ true
         if codes[-1] - codes[0] == len(codes) - 1:
             return self._between_codes(codes[0], codes[-1])
-        held = self._codes_bytes()
-        if self._size == 1:
-            table = bytearray(256)
-            for code in codes:
-                table[code] = 1
-            return bitmap(held.translate(table))
-        if len(codes) * self._size <= _CHEAP:
-            bits = 0
-            for code in codes:
-                bits |= in_range(held, self._size, code, code)
-            return bits
-        return bitmap(bytes(map(set(codes).__contains__, self._codes())))
+        return self._lanes.contains(self._codes_bytes(), self._size, codes)  # type: ignore[no-any-return]
 
     # -- aggregates --------------------------------------------------------------
 
@@ -196,7 +188,7 @@ class Chunk(Column):
             true = int.from_bytes(self._layout.values, "little")
             return popcount(true if bits is None else true & bits)
         if codec == AFFINE:
-            places = self.rows * (self.rows - 1) // 2 if bits is None else sum(rows_of(bits, self.rows))
+            places = self.rows * (self.rows - 1) // 2 if bits is None else sum(self._lanes.rows_of(bits, self.rows))
             return found * base + step * places
         if codec == FOR:
             return found * base + self._code_sum(bits)
@@ -208,7 +200,7 @@ class Chunk(Column):
     def _code_sum(self, bits: Optional[int]) -> int:
         codes: Any = self._codes_bytes()
         if bits is not None:
-            codes = keep(codes, self._size, self._flags(bits))  # type: ignore[arg-type]
+            codes = self._lanes.keep(codes, self._size, self._flags(bits))  # type: ignore[arg-type]
         return sum(codes if self._size == 1 else lanes(self._size, codes))
 
     def _picked(self, values: Any, bits: Optional[int]) -> Iterable[Any]:

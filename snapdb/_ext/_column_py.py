@@ -6,13 +6,14 @@ from array import array
 from itertools import accumulate
 from typing import Any, Callable, Optional, TypeVar, Union
 
-from ._bits_py import bitmap, bits_of, checked, flags_of, popcount, rows_of, to_mask, u32
+from . import _lanes_py
+from ._bits_py import bits_of, checked, popcount, to_mask, u32
 from ._common import (
     AFFINE, BITMAP, BOOL, CODEC_NAMES, CONST, DATE, DATETIME, DICT, FLOATS, FOR, RAW, TEXTS, TYPECODES, VARLEN, WIDTHS, decode_text,
     mask_bytes, to_date, to_datetime,
 )  # fmt: skip
 from ._floats_py import of_bits
-from ._lanes_py import add, as_bytes, expand, keep, lanes, peek, typed, unpack, widen
+from ._lanes_py import as_bytes, lanes, peek, typed
 from ._layout_py import Layout, container, entries_of, read, strings_of
 from ._values_py import ColumnBuffer
 
@@ -75,6 +76,8 @@ class Column:
     null_count: int
     width: int
     sealed: bool
+
+    _lanes: Any = _lanes_py  # the loops over whole arrays; NumPy's twin has its own
 
     def __init__(self, data: Any) -> None:
         """Read sealed bytes, which are not trusted: ValueError names what is wrong. The buffer is held, not copied."""
@@ -204,7 +207,7 @@ class Column:
         return None if bits == self._every() else bits
 
     def _flags(self, bits: Optional[int]) -> Optional[bytes]:
-        return None if bits is None else flags_of(bits, self.rows)
+        return None if bits is None else self._lanes.flags_of(bits, self.rows)
 
     # -- values and codes ----------------------------------------------------
 
@@ -217,11 +220,11 @@ class Column:
         if self.codec == CONST:
             return bytes(self.rows)
         if self.codec == BITMAP:
-            return flags_of(int.from_bytes(self._layout.values, "little") & self._valid(), self.rows)
+            return self._lanes.flags_of(int.from_bytes(self._layout.values, "little") & self._valid(), self.rows)
         held = self._codes_held
         if held is not None:
             return held if self._size == 1 else as_bytes(held)
-        return unpack(self._layout.values, self.width)
+        return self._lanes.unpack(self._layout.values, self.width)
 
     def _codes(self) -> Any:
         """Packed values as something to index."""
@@ -262,7 +265,7 @@ class Column:
             return self._sequence(letter)
         data = self._expanded()
         if self.null_count:
-            data = keep(data, WIDTHS[self.code], flags_of(self._valid(), self.rows))
+            data = self._lanes.keep(data, WIDTHS[self.code], self._lanes.flags_of(self._valid(), self.rows))
         return typed(letter, data)
 
     def _sequence(self, letter: str) -> Any:
@@ -275,13 +278,10 @@ class Column:
             if self._size == 1:
                 top = (1 << 8 * size) - 1
                 table = b"".join([(layout.base + i & top).to_bytes(size, "little") for i in range(1 << self.width)])
-                return expand(self._codes_bytes(), table, size)
-            return add(widen(self._codes_bytes(), self._size, size), size, layout.base)
+                return self._lanes.expand(self._codes_bytes(), 1, table, size)  # type: ignore[no-any-return]
+            return self._lanes.add(self._lanes.widen(self._codes_bytes(), self._size, size), size, layout.base)
         if self.codec == DICT:
-            if self._size == 1:
-                return expand(self._codes_bytes(), layout.heap, size)
-            entries = lanes(size, layout.heap)
-            return as_bytes(array("BHIQ"[size.bit_length() - 1], map(entries.__getitem__, self._codes())))
+            return self._lanes.expand(self._codes_bytes(), self._size, layout.heap, size)  # type: ignore[no-any-return]
         if self.codec == BITMAP:
             return self._codes_bytes()
         return (layout.base & ((1 << 8 * size) - 1)).to_bytes(size, "little") * self.rows
@@ -291,7 +291,7 @@ class Column:
         if self.codec == RAW:
             return strings_of(layout.offsets, layout.heap)
         found = list(map(self._entries().__getitem__, self._codes_bytes() if self._size == 1 else self._codes()))
-        for row in rows_of(self._nulls, self.rows):
+        for row in self._lanes.rows_of(self._nulls, self.rows):
             found[row] = b""
         return found
 
@@ -394,7 +394,7 @@ class Column:
             found = list(map(entries.__getitem__, self._codes_bytes()))
         else:
             found = logical_list(self.code, self._items())
-        for row in rows_of(self._nulls, self.rows):
+        for row in self._lanes.rows_of(self._nulls, self.rows):
             found[row] = None
         return found
 
@@ -420,7 +420,7 @@ class Column:
         picked = list(map(items.__getitem__, listed))
         nulls = 0
         if self.null_count:
-            nulls = bitmap(bytes(map(flags_of(self._nulls, self.rows).__getitem__, listed)))
+            nulls = self._lanes.bitmap(bytes(map(self._lanes.flags_of(self._nulls, self.rows).__getitem__, listed)))
         return as_buffer(self.code, len(listed), picked if self.code in VARLEN else array(TYPECODES[self.code], picked), nulls)
 
 

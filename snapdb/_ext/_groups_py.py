@@ -7,7 +7,7 @@ from itertools import compress
 from typing import Any, Optional
 
 from ._bits_py import flags_of, popcount, u32
-from ._lanes_py import expand, keep
+from ._lanes_py import as_bytes, expand, keep, typed
 from ._mask_py import number, spread
 
 __all__ = ["NONE", "check_codes", "group_keys", "group_small", "numbered"]
@@ -49,21 +49,18 @@ def group_keys(keys: list[Any], bits: Optional[int], nulls: int, rows: int) -> G
 
 def group_small(codes: bytes, count: int, bits: Optional[int], nulls: int, rows: int) -> Optional[Groups]:
     """Groups of one-byte codes below ``count``; None where null and not selected do not fit beside them."""
+    if count + (nulls != 0) + (bits is not None) > 256:
+        return None
     every = (1 << rows) - 1
     if nulls:
         codes = _put(codes, every ^ nulls, count, rows)
-        count += 1
     if bits is not None and bits != every:
         codes = _put(codes, bits, 255, rows)
-        count += 1
-    if count > 255:
-        return None
     present = sorted(set(codes) - ({255} if bits is not None else set()), key=codes.index)
     numbers = array("I", [NONE]) * 256
     for group, code in enumerate(present):
         numbers[code] = group
-    whole = array("I")
-    whole.frombytes(expand(codes, numbers.tobytes(), 4))
+    whole = typed("I", expand(codes, 1, as_bytes(numbers), 4))
     return memoryview(whole).toreadonly(), memoryview(array("I", map(codes.index, present))).toreadonly()
 
 

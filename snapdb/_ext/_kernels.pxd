@@ -6,27 +6,27 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef extern from "kernels.h" nogil:
     ctypedef struct SnapdbKernels:
         const char* level
-        void (*unpack)(const void*, int, int, void*) noexcept
-        void (*pack)(const void*, int, int, void*) noexcept
-        void (*range[4])(const void*, uint64_t, uint64_t, uint8_t*) noexcept
-        void (*range_f32)(const void*, float, float, uint8_t*) noexcept
-        void (*range_f64)(const void*, double, double, uint8_t*) noexcept
-        void (*lut[3])(const void*, const uint8_t*, uint8_t*) noexcept
-        void (*expand)(const void*, uint8_t*) noexcept
-        void (*blend[4])(const void*, const uint8_t*, uint64_t, void*) noexcept
-        void (*minmax[2][4])(const void*, size_t, uint64_t*, uint64_t*) noexcept
-        void (*minmax_f32)(const void*, size_t, int64_t*, int64_t*, uint64_t*) noexcept
-        void (*minmax_f64)(const void*, size_t, int64_t*, int64_t*, uint64_t*) noexcept
-        void (*sum[2][4])(const void*, int64_t*, int64_t*) noexcept
-        double (*sum_f32)(const void*) noexcept
-        double (*sum_f64)(const void*) noexcept
-        void (*convert[4][4])(const void*, uint64_t, void*) noexcept
-        int (*steady[4])(const void*, size_t, uint64_t) noexcept
-        int (*slots)(const uint32_t*, const uint8_t*, size_t, uint32_t, uint32_t*) noexcept
-        void (*and_words)(uint8_t*, const uint8_t*, size_t) noexcept
-        void (*or_words)(uint8_t*, const uint8_t*, size_t) noexcept
-        void (*andnot_words)(uint8_t*, const uint8_t*, size_t) noexcept
-        uint64_t (*popcount)(const void*, size_t) noexcept
+        void (*unpack)(const void*, int, int, void*) noexcept nogil
+        void (*pack)(const void*, int, int, void*) noexcept nogil
+        void (*range[4])(const void*, uint64_t, uint64_t, uint8_t*) noexcept nogil
+        void (*range_f32)(const void*, float, float, uint8_t*) noexcept nogil
+        void (*range_f64)(const void*, double, double, uint8_t*) noexcept nogil
+        void (*lut[3])(const void*, const uint8_t*, uint8_t*) noexcept nogil
+        void (*expand)(const void*, uint8_t*) noexcept nogil
+        void (*blend[4])(const void*, const uint8_t*, uint64_t, void*) noexcept nogil
+        void (*minmax[2][4])(const void*, size_t, uint64_t*, uint64_t*) noexcept nogil
+        void (*minmax_f32)(const void*, size_t, int64_t*, int64_t*, uint64_t*) noexcept nogil
+        void (*minmax_f64)(const void*, size_t, int64_t*, int64_t*, uint64_t*) noexcept nogil
+        void (*sum[2][4])(const void*, int64_t*, int64_t*) noexcept nogil
+        double (*sum_f32)(const void*) noexcept nogil
+        double (*sum_f64)(const void*) noexcept nogil
+        void (*convert[4][4])(const void*, uint64_t, void*) noexcept nogil
+        int (*steady[4])(const void*, size_t, uint64_t) noexcept nogil
+        int (*slots)(const uint32_t*, const uint8_t*, size_t, uint32_t, uint32_t*) noexcept nogil
+        void (*and_words)(uint8_t*, const uint8_t*, size_t) noexcept nogil
+        void (*or_words)(uint8_t*, const uint8_t*, size_t) noexcept nogil
+        void (*andnot_words)(uint8_t*, const uint8_t*, size_t) noexcept nogil
+        uint64_t (*popcount)(const void*, size_t) noexcept nogil
 
     ctypedef struct SnapdbEntry:
         const uint8_t* ptr

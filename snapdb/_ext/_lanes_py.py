@@ -2,7 +2,7 @@
 
 A *lane* is one value of ``size`` bytes (1, 2, 4 or 8) in a byte string, little-endian. Python's integers run through their digits at
 C speed, so an addition over 8 KiB of lanes costs what a few additions of single values cost. Carries between lanes are
-kept out by working on the low bits alone and putting the top bit right afterwards.
+kept out by working on the low bits alone and putting the top bit right afterwards. ``_lanes_np`` has the same functions.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Union
 
-from ._bits_py import bitmap
+from ._bits_py import bitmap, flags_of, rows_of
 from ._common import container
 
 __all__ = [
-    "add", "as_bytes", "expand", "float_range", "in_range", "keep", "lanes", "narrow", "pack", "peek", "subtract", "typed", "unpack", "widen",
+    "add", "as_bytes", "bitmap", "contains", "expand", "flags_of", "float_range", "in_range", "keep", "lanes", "narrow",
+    "pack", "peek", "rows_of", "subtract", "typed", "unpack", "widen",
 ]  # fmt: skip
 
 Bytes = Union[bytes, bytearray, memoryview]
@@ -26,6 +27,7 @@ _PIECE = 8192  # bytes worked on at a time: fits the first-level cache
 _ROW = 128  # bytes of one row of lanes of a packed block
 _TOP = b"0" * 128 + b"1" * 128  # a lane's top byte -> binary digit of its top bit
 _SPREAD = b"\0" + b"\xff" * 255  # flag byte -> all bits of the byte
+_CHEAP = 16  # bytes of lanes times values up to which tests by lanes beat a look-up of every value
 _BIG = sys.byteorder == "big"
 _LETTERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
@@ -182,20 +184,39 @@ def keep(data: Bytes, size: int, flags: bytes) -> bytes:
     return (int.from_bytes(data, "little") & int.from_bytes(whole, "little")).to_bytes(len(whole), "little")
 
 
-def expand(codes: bytes, entries: Bytes, size: int) -> bytes:
-    """The entry of ``size`` bytes for each one-byte code (at most 256 entries)."""
-    table = bytes(entries) + bytes(256 * size - len(entries))
-    if size == 1:
+def expand(codes: Bytes, size: int, entries: Bytes, wanted: int) -> bytes:
+    """The entry of ``wanted`` bytes for each code of ``size`` bytes."""
+    if size > 1:
+        whole = lanes(wanted, entries)
+        return as_bytes(array(_LETTERS[wanted], map(whole.__getitem__, lanes(size, codes))))
+    table = bytes(entries) + bytes(256 * wanted - len(entries))
+    codes = bytes(codes)
+    if wanted == 1:
         return codes.translate(table)
-    out = bytearray(len(codes) * size)
-    count = len(entries) // size
-    for place in range(size):
-        column = table[place::size]
+    out = bytearray(len(codes) * wanted)
+    count = len(entries) // wanted
+    for place in range(wanted):
+        column = table[place::wanted]
         if column.count(column[:1], 0, count) < count:
-            out[place::size] = codes.translate(column)
+            out[place::wanted] = codes.translate(column)
         elif column[0]:
-            out[place::size] = column[:1] * len(codes)
+            out[place::wanted] = column[:1] * len(codes)
     return bytes(out)
+
+
+def contains(data: Bytes, size: int, wanted: Sequence[int]) -> int:
+    """A bitmap of the unsigned lanes that equal one of ``wanted``."""
+    if size == 1:
+        table = bytearray(256)
+        for value in wanted:
+            table[value] = 1
+        return bitmap(bytes(data).translate(table))
+    if len(wanted) * size <= _CHEAP:
+        bits = 0
+        for value in wanted:
+            bits |= in_range(data, size, value, value)
+        return bits
+    return bitmap(bytes(map(set(wanted).__contains__, lanes(size, data))))
 
 
 # -- range tests -----------------------------------------------------------

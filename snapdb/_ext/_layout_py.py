@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     width: int
     rows: int
     nulls: int
-    count: int
+    distinct: int
     base: int
     step: int
     null_bits: memoryview
@@ -238,11 +238,11 @@ def dictionary_order(code: int, entries: Any) -> list[Any]:
 def _check_dictionary(layout: Layout) -> None:
     keys = dictionary_order(layout.code, entries_of(layout))
     _need(all(map(lt, keys, keys[1:])), "its dictionary is not sorted")
-    _need(layout.count <= 1 << layout.width, "its dictionary has more values than codes")
-    if layout.count < 1 << layout.width:
+    _need(layout.distinct <= 1 << layout.width, "its dictionary has more values than codes")
+    if layout.distinct < 1 << layout.width:
         size = container(layout.width) >> 3
         codes = unpack(layout.values, layout.width)
-        _need(not in_range(codes, size, layout.count, (1 << 8 * size) - 1), "a code has no dictionary value")
+        _need(not in_range(codes, size, layout.distinct, (1 << 8 * size) - 1), "a code has no dictionary value")
 
 
 

@@ -118,7 +118,11 @@ def from_ids(rows: Any, size: int) -> bytearray:
 
 
 def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, memoryview]:
-    """Group numbers of pairs: (codes, first) for two u32 code buffers as ``Chunk.group`` gives them, numbered in order of first row; 0xFFFFFFFF in ``a`` stays."""
+    """Group numbers of pairs: (codes, first) for two u32 code buffers as ``Chunk.group`` gives them.
+
+    Numbered in order of first row; 0xFFFFFFFF in either stays.
+    """
+    check_counts(groups_a, groups_b)
     left, right = u32(a).tolist(), u32(b).tolist()
     if len(left) != len(right):
         raise ValueError(f"group codes differ in length: {len(left)} and {len(right)}")
@@ -127,9 +131,15 @@ def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, m
         left, right = list(compress(left, selected)), list(compress(right, selected))
     for codes, groups in ((left, groups_a), (right, groups_b)):
         if codes and max(codes) >= groups:
-            raise ValueError(f"group {max(codes)} is outside 0..{groups}")
+            raise ValueError(f"a group code is outside 0..{groups_a} or 0..{groups_b}")
     codes, places = number([code * groups_b + other for code, other in zip(left, right)])
     return spread(codes, places, selected)
+
+
+def check_counts(groups_a: int, groups_b: int) -> None:
+    """ValueError for numbers of groups that no u32 codes can have."""
+    if not (0 <= groups_a <= _NONE and 0 <= groups_b <= _NONE):
+        raise ValueError(f"group counts out of range: {groups_a} and {groups_b}")
 
 
 def number(keys: list[Any]) -> tuple[list[int], list[int]]:

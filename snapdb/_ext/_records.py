@@ -12,7 +12,7 @@ from ._values_py import ColumnBuffer
 
 __all__ = [
     "GARBAGE", "HEAP_LIMIT", "LOW", "Hold", "Layout", "Slab", "bits", "buffer", "flags", "heap_error", "held", "load",
-    "store", "texts",
+    "padded", "store", "texts",
 ]  # fmt: skip
 
 Physical = Union[int, float, bytes, None]
@@ -20,6 +20,7 @@ Physical = Union[int, float, bytes, None]
 GARBAGE = 4096  # bytes of dead heap that are never worth a rewrite
 HEAP_LIMIT = 2**32 - 1  # heap offsets and lengths are u32
 LOW = 2**32 - 1  # a heap reference: offset in the low half, length in the high half
+_PACKED = 256  # strings padded in one call
 _DIGITS = b"0" + b"1" * 255  # translation table: flags to binary digits
 _FLAGS = bytes(48) + b"\0\1" + bytes(206)  # translation table: binary digits to flags
 
@@ -187,6 +188,15 @@ class Hold:
         self.release()
 
     __del__ = release
+
+
+def padded(items: list[bytes], limit: int) -> bytes:
+    """Strings one after the other, each zero padded to ``limit`` bytes."""
+    pack = struct.Struct(f"{limit}s" * _PACKED).pack  # not struct.pack(): that keeps what it compiles
+    whole = len(items) - len(items) % _PACKED
+    pieces = [pack(*items[low : low + _PACKED]) for low in range(0, whole, _PACKED)]
+    pieces.extend([item.ljust(limit, b"\0") for item in items[whole:]])
+    return b"".join(pieces)
 
 
 def store(block: bytearray, place: int, stride: int, width: int, raw: bytes) -> None:

@@ -19,7 +19,8 @@ from ._common import (
     BINARY, BYTES, DATE, DATETIME, TYPECODES, WIDTHS, decode_text, mask_bytes, to_date, to_datetime,
 )  # fmt: skip
 from ._records import (
-    GARBAGE, HEAP_LIMIT, LOW, Hold, Layout, Slab, bits, buffer, flags, heap_error, held, load, store, texts,
+    GARBAGE, HEAP_LIMIT, LOW, Hold, Layout, Slab, bits, buffer, flags, heap_error, held, load, padded, store,
+    texts,
 )  # fmt: skip
 from ._values_py import ColumnBuffer, RowCodec
 
@@ -264,7 +265,7 @@ class SlabTable:
             if column in layout.heaped:
                 raw = self._references(items, heaps, base).tobytes()
             elif staged.code == BYTES:
-                raw = struct.pack(f"{layout.widths[column]}s" * count, *items)
+                raw = padded(items, layout.widths[column])
             else:
                 raw = items.tobytes()
             self._store(block, layout.places[column], stride, layout.widths[column], raw)
@@ -329,7 +330,7 @@ class SlabTable:
         idx = _index(idx)
         if not self.contains(idx):
             raise KeyError(idx)
-        pairs = list(values)
+        pairs = sorted(dict(values).items())
         for column, value in pairs:
             if not 0 <= column < len(self._names):
                 raise IndexError(f"column {column} is outside 0..{len(self._names)}")

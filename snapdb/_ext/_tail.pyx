@@ -33,13 +33,14 @@ cdef enum:
 cdef class RowPort:
     """Reads and appends rows over lists that the columnar engine owns and changes in place.
 
-    ``parts[j][k]`` is what segment k of column j is made of: (sealed chunk or None, tail buffer or None), one tuple so that a
-    change of both is one assignment; None for a segment without a live row. ``overlays[j][k]`` maps in-segment rows to
-    physical values that replace the stored ones (``overlays[j]`` is a dict that has only the segments with updates).
-    ``deleted[k]`` is None or a bitmap of deleted rows. ``rows`` counts positions given out; a position at or past it reads as
-    missing. The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called when it reaches ``limit``
-    rows, after the row is in and outside the lock. The compiled methods are one step under the GIL; the twin takes ``lock``.
-    While ``paused`` is true ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
+    ``parts[j][k]`` is what segment k of column j is made of: (sealed chunk or None, tail buffer or None), one tuple so
+    that a change of both is one assignment; None for a segment without a live row. ``overlays[j][k]`` maps in-segment
+    rows to physical values that replace the stored ones (``overlays[j]`` is a dict that has only the segments with
+    updates). ``deleted[k]`` is None or a bitmap of deleted rows. ``rows`` counts positions given out; a position at or
+    past it reads as missing. The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called
+    when it reaches ``limit`` rows, after the row is in and outside the lock. The compiled methods are one step under
+    the GIL; the twin takes ``lock``. While ``paused`` is true ``insert`` goes to ``slow(row)``, which waits for its
+    turn; ``append`` is the same without that check.
     """
 
     cdef RowCodec codec
@@ -50,7 +51,10 @@ cdef class RowPort:
     cdef public Py_ssize_t rows, limit
     cdef public bint paused
 
-    def __init__(self, RowCodec codec not None, list parts not None, list overlays not None, list deleted not None, lock, slow, on_full):
+    def __init__(
+        self, RowCodec codec not None, list parts not None, list overlays not None, list deleted not None,
+        lock, slow, on_full,
+    ):
         cdef int count = codec.count
         if len(parts) != count or len(overlays) != count:
             raise ValueError(f"{count} columns need as many parts and overlays, got {len(parts)} and {len(overlays)}")
@@ -160,17 +164,18 @@ cdef class RowPort:
         return idx
 
     def amend(self, idx, values):
-        """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx) where there is none."""
-        cdef Py_ssize_t place = self.live(idx)
-        cdef list pairs = list(values)
+        """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx): no such row."""
+        cdef list pairs = [(PyNumber_Index(column), value) for column, value in values]
         cdef list targets = []
-        cdef dict overlays
+        cdef Py_ssize_t place = self.live(idx)
         if place < 0 or not self.contains(place):
             raise KeyError(idx)
-        segment = place >> SHIFT
-        row = place & MASK
         for column, value in pairs:
-            overlays = <dict>self.overlays[column]
+            if not 0 <= column < self.count:
+                raise IndexError(f"column {column} is outside 0..{self.count}")
+        segment, row = place >> SHIFT, place & MASK
+        for column, value in pairs:
+            overlays = <dict>PyList_GET_ITEM(self.overlays, column)
             targets.append(overlays.setdefault(segment, {}))
         # the dicts stand; from here on only int keys are set, so no other thread sees half of it
         for (column, value), target in zip(pairs, targets):

@@ -6,29 +6,32 @@ from collections.abc import Mapping
 from operator import index as as_index
 from typing import Any, Callable, Optional
 
-from ._common import SEGMENT, TAIL, logical
-from ._values_py import RowCodec
+from ._common import BINARY, BOOL, DATE, DATETIME, FLOATS, INTS, SEGMENT, TAIL, logical
+from ._values_py import ColumnBuffer, RowCodec
 
 __all__ = ["RowPort"]
 
 _SHIFT = SEGMENT.bit_length() - 1
 _MASK = SEGMENT - 1
+_AS_STORED = (INTS | FLOATS | {BINARY}) - {DATE, DATETIME, BOOL}  # dtypes whose physical value is what a user sees
 
 
 class RowPort:
     """Reads and appends rows over lists that the columnar engine owns and changes in place.
 
-    ``parts[j][k]`` is what segment k of column j is made of: (sealed chunk or None, tail buffer or None), one tuple so that a
-    change of both is one assignment; None for a segment without a live row. ``overlays[j][k]`` maps in-segment rows to
-    physical values that replace the stored ones (``overlays[j]`` is a dict that has only the segments with updates).
-    ``deleted[k]`` is None or a bitmap of deleted rows. ``rows`` counts positions given out; a position at or past it reads as
-    missing. The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called when it reaches ``limit``
-    rows, after the row is in and outside the lock. The compiled methods are one step under the GIL; the twin takes ``lock``.
-    While ``paused`` is true ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
+    ``parts[j][k]`` is what segment k of column j is made of: (sealed chunk or None, tail buffer or None), one tuple so
+    that a change of both is one assignment; None for a segment without a live row. ``overlays[j][k]`` maps in-segment
+    rows to physical values that replace the stored ones (``overlays[j]`` is a dict that has only the segments with
+    updates). ``deleted[k]`` is None or a bitmap of deleted rows. ``rows`` counts positions given out; a position at or
+    past it reads as missing. The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called
+    when it reaches ``limit`` rows, after the row is in and outside the lock. The compiled methods are one step under
+    the GIL; the twin takes ``lock``. While ``paused`` is true ``insert`` goes to ``slow(row)``, which waits for its
+    turn; ``append`` is the same without that check.
     """
 
     __slots__ = (
-        "_codec", "_codes", "_deleted", "_lock", "_names", "_on_full", "_overlays", "_parts", "_slow", "limit", "paused", "rows",
+        "_codec", "_codes", "_deleted", "_lock", "_names", "_on_full", "_overlays", "_parts", "_slow", "limit",
+        "paused", "rows",
     )  # fmt: skip
 
     def __init__(
@@ -62,58 +65,58 @@ class RowPort:
         values = self._codec.encode(row)
         with self._lock:
             waits = self.paused
-            idx = -1 if waits else self._put(values)
-        return self._slow(row) if waits else self._done(idx)
+            idx, full = (-1, False) if waits else self._put(values)
+        if waits:
+            return self._slow(row)
+        if full:
+            self._on_full()
+        return idx
 
     def append(self, row: Mapping[str, Any]) -> int:
         """``insert`` whether paused or not."""
-        values = self._codec.encode(row)
-        with self._lock:
-            idx = self._put(values)
-        return self._done(idx)
+        return self._append(self._codec.encode(row))
 
     def append_values(self, values: Any) -> int:
         """Append one row of checked physical values in column order."""
         listed = list(values)
         if len(listed) != len(self._names):
             raise ValueError(f"a row has {len(self._names)} values, got {len(listed)}")
-        with self._lock:
-            idx = self._put(listed)
-        return self._done(idx)
+        return self._append(listed)
 
-    def amend(self, idx: int, values: Any) -> None:
-        """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx) where there is none."""
-        pairs = list(values)
+    def _append(self, values: list[Any]) -> int:
         with self._lock:
-            place = self._live(idx)
-            if place < 0 or not self.contains(place):
-                raise KeyError(idx)
-            segment, row = place >> _SHIFT, place & _MASK
-            targets = [self._overlays[column].setdefault(segment, {}) for column, _ in pairs]
-            for (_, value), target in zip(pairs, targets):
-                target[row] = value
+            idx, full = self._put(values)
+        if full:
+            self._on_full()
+        return idx
 
-    def _tail(self, column: int) -> Any:
-        segments = self._parts[column]
-        part = segments[-1] if segments else None
-        if part is None or part[1] is None:
+    def _put(self, values: list[Any]) -> tuple[int, bool]:
+        """Append checked values to the tails of the open segment: (row id, whether the tail is full)."""
+        try:
+            tails: list[ColumnBuffer] = [segments[-1][1] for segments in self._parts]
+        except (IndexError, TypeError):
+            tails = [None]  # type: ignore[list-item]
+        if None in tails:
             raise RuntimeError("the open segment has no tail to append to")
-        return part[1]
-
-    def _put(self, values: list[Any]) -> int:
-        tails = [self._tail(column) for column in range(len(values))]
         for tail, value in zip(tails, values):
             tail.append(value)
         idx = self.rows
         self.rows = idx + 1
-        return idx
+        return idx, bool(tails) and tails[0].rows >= self.limit
 
-    def _done(self, idx: int) -> int:
-        segments = self._parts[0] if self._parts else []
-        part = segments[-1] if segments else None
-        if part is not None and part[1] is not None and part[1].rows >= self.limit:
-            self._on_full()
-        return idx
+    def amend(self, idx: int, values: Any) -> None:
+        """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx): no such row."""
+        pairs = [(as_index(column), value) for column, value in values]
+        with self._lock:
+            place = self._live(idx)
+            if place < 0 or not self.contains(place):
+                raise KeyError(idx)
+            for column, _value in pairs:
+                if not 0 <= column < len(self._overlays):
+                    raise IndexError(f"column {column} is outside 0..{len(self._overlays)}")
+            segment, row = place >> _SHIFT, place & _MASK
+            for column, value in pairs:
+                self._overlays[column].setdefault(segment, {})[row] = value
 
     def _live(self, idx: Any) -> int:
         """The position of a live row, -1 where there is none."""
@@ -156,7 +159,12 @@ class RowPort:
                 local = row - chunk.rows
             if tail is None or local >= tail.rows:
                 return None
-            found[name] = tail.fetch(local)
+            bits = tail._null_rows
+            if bits is not None and bits[local >> 3] >> (local & 7) & 1:
+                found[name] = None
+            else:
+                value = tail._items[local]
+                found[name] = value if code in _AS_STORED else logical(code, value)
         return found
 
     def contains(self, idx: int) -> bool:

@@ -27,6 +27,8 @@ class ColumnBuffer:
         """The physical value of one row."""
     def put(self, row: int, value: Physical) -> None:
         """Overwrite one row with a checked physical value. Only for a buffer that nobody else has seen (patching a decoded copy)."""
+    def patch(self, changes: Mapping[int, Physical]) -> None:
+        """``put`` for many rows at once (row -> checked physical value); one pass where strings change length."""
     def tolist(self) -> list[Any]:
         """Every row's logical value."""
     @property

@@ -69,7 +69,7 @@ cdef int64_t DAY_MICROS = 86400000000
 
 @cython.final
 cdef class Memory:
-    """Bytes owned by a kernel, allocated in Python's raw domain, 64-byte aligned, with the buffer protocol (read-only outside)."""
+    """Bytes owned by a kernel: Python's raw domain, 64-byte aligned, with the buffer protocol (read-only outside)."""
 
     def __dealloc__(self):
         PyMem_RawFree(self.block)
@@ -134,239 +134,7 @@ cdef object raw_view(object data):
     return view
 
 
-# -- dates -----------------------------------------------------------------
-
-cdef inline bint is_leap(int year) noexcept:
-    return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-
-
-cdef inline int64_t days_of(int year, int month, int day) noexcept:
-    """Days since 1970-01-01."""
-    cdef int64_t before = year - 1
-    return (before * 365 + before // 4 - before // 100 + before // 400 + DAYS_BEFORE[month - 1]
-            + (1 if month > 2 and is_leap(year) else 0) + day - 1 - 719162)
-
-
-@cython.cdivision(True)
-cdef inline void split_days(int64_t days, int* year, int* month, int* day) noexcept:
-    """The calendar date of days since 1970-01-01, from 0001-01-01 to 9999-12-31."""
-    cdef int n = <int>(days + 719162)
-    cdef int y400 = n / 146097
-    n %= 146097
-    cdef int y100 = n / 36524
-    if y100 > 3:
-        y100 = 3
-    n -= y100 * 36524
-    cdef int y4 = n / 1461
-    n %= 1461
-    cdef int y1 = n / 365
-    if y1 > 3:
-        y1 = 3
-    n -= y1 * 365
-    cdef int leap = 1 if y1 == 3 and (y4 != 24 or y100 == 3) else 0
-    cdef int m = n / 29
-    if m > 11:
-        m = 11
-    while DAYS_BEFORE[m] + (leap if m > 1 else 0) > n:
-        m -= 1
-    year[0] = y400 * 400 + y100 * 100 + y4 * 4 + y1 + 1
-    month[0] = m + 1
-    day[0] = n - DAYS_BEFORE[m] - (leap if m > 1 else 0) + 1
-
-
-cdef object date_of(int64_t days):
-    cdef int year, month, day
-    if not -719162 <= days <= 2932896:
-        return _to_date(days)  # raises
-    split_days(days, &year, &month, &day)
-    return date_new(year, month, day)
-
-
-@cython.cdivision(True)
-cdef object datetime_of(int64_t micros):
-    cdef int year, month, day
-    cdef int64_t days = micros / DAY_MICROS
-    cdef int64_t rest = micros % DAY_MICROS
-    if rest < 0:
-        rest += DAY_MICROS
-        days -= 1
-    if not -719162 <= days <= 2932896:
-        return _to_datetime(micros)  # raises
-    split_days(days, &year, &month, &day)
-    cdef int micro = <int>(rest % 1000000)
-    cdef int seconds = <int>(rest / 1000000)
-    return datetime_new(year, month, day, seconds / 3600, seconds / 60 % 60, seconds % 60, micro, UTC)
-
-
-# -- stored values to Python -----------------------------------------------
-
-cdef inline object physical_fixed(int code, const char* at):
-    if code == I32 or code == DATE:
-        return (<int32_t*>at)[0]
-    if code == I64 or code == DATETIME:
-        return (<int64_t*>at)[0]
-    if code == F64:
-        return (<double*>at)[0]
-    if code == U8 or code == BOOL:
-        return (<uint8_t*>at)[0]
-    if code == F32:
-        return <double>(<float*>at)[0]
-    if code == I8:
-        return (<int8_t*>at)[0]
-    if code == I16:
-        return (<int16_t*>at)[0]
-    if code == U16:
-        return (<uint16_t*>at)[0]
-    if code == U32:
-        return (<uint32_t*>at)[0]
-    return (<uint64_t*>at)[0]
-
-
-cdef object logical_fixed(int code, const char* at):
-    if code == BOOL:
-        return True if at[0] else False
-    if code == DATE:
-        return date_of((<int32_t*>at)[0])
-    if code == DATETIME:
-        return datetime_of((<int64_t*>at)[0])
-    return physical_fixed(code, at)
-
-
-cdef object logical_bytes(int code, const char* at, Py_ssize_t size):
-    if code == BINARY:
-        return PyBytes_FromStringAndSize(at, size)
-    try:
-        return PyUnicode_DecodeUTF8(at, size, NULL)
-    except UnicodeDecodeError:
-        return PyBytes_FromStringAndSize(at, size)
-
-
-cdef object logical_object(int code, object value):
-    """The logical value of a physical one that is a Python object."""
-    if value is None:
-        return None
-    if code == BYTES or code == STR:
-        if not PyBytes_Check(value):
-            return value.decode()  # AttributeError, as in the twin
-        return logical_bytes(code, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
-    if code == BOOL:
-        return bool(value)
-    if code == DATE:
-        return date_of(int(value))
-    if code == DATETIME:
-        return datetime_of(int(value))
-    return value
-
-
-# -- Python to cells -------------------------------------------------------
-
-cdef int fill(int code, object value, Cell* cell) except -1:
-    """A cell from a checked physical value; it borrows from ``value``."""
-    cdef int overflow = 0
-    cdef int64_t whole
-    cell.is_null = 0
-    if value is None:
-        cell.is_null = 1
-        cell.size = 0
-        return 0
-    if code == F64 or code == F32:
-        cell.f = PyFloat_AsDouble(value)
-        if code == F32:
-            cell.f = <float>cell.f
-        return 0
-    if code == BYTES or code == STR or code == BINARY:
-        if not PyBytes_Check(value):
-            raise TypeError(f"a string's physical value is bytes, not {type(value).__name__}")
-        cell.ptr = PyBytes_AS_STRING(value)
-        cell.size = PyBytes_GET_SIZE(value)
-        return 0
-    value = PyNumber_Index(value)
-    whole = PyLong_AsLongLongAndOverflow(value, &overflow)
-    if code == U64 and overflow > 0:
-        whole = <int64_t>PyLong_AsUnsignedLongLong(value)
-    elif overflow or whole < LOW[code] or whole > HIGH[code]:
-        raise OverflowError(f"{value} is out of range for dtype {code}")
-    cell.i = whole
-    return 0
-
-
-cdef inline int plain_text(int code, Py_ssize_t limit, object value, Cell* cell) except -1:
-    if PyUnicode_CheckExact(value):
-        if code == BINARY:
-            return 0
-        if PyUnicode_IS_COMPACT_ASCII(value):
-            cell.ptr = <const char*>PyUnicode_1BYTE_DATA(value)
-            cell.size = PyUnicode_GET_LENGTH(value)
-        else:
-            try:
-                cell.ptr = PyUnicode_AsUTF8AndSize(value, &cell.size)
-            except UnicodeEncodeError:
-                return 0
-    elif PyBytes_CheckExact(value) and code != STR:
-        cell.ptr = PyBytes_AS_STRING(value)
-        cell.size = PyBytes_GET_SIZE(value)
-    else:
-        return 0
-    return limit == 0 or cell.size <= limit
-
-
-cdef inline int plain_moment(int code, object value, Cell* cell) except -1:
-    cdef int64_t days, seconds
-    if code == DATE:
-        if not PyDate_CheckExact(value):
-            return 0
-        cell.i = days_of(date_year(value), date_month(value), date_day(value))
-        return 1
-    if not PyDateTime_CheckExact(value) or datetime_tzinfo(value) is not UTC:
-        return 0
-    days = days_of(datetime_year(value), datetime_month(value), datetime_day(value))
-    seconds = days * 86400 + datetime_hour(value) * 3600 + datetime_minute(value) * 60 + datetime_second(value)
-    cell.i = seconds * 1000000 + datetime_microsecond(value)
-    return 1
-
-
-cdef inline int plain(int code, Py_ssize_t limit, object value, Cell* cell) except -1:
-    """Fill a cell from a value of a plain exact type that fits: 1, else 0. Runs no Python code."""
-    cdef int overflow = 0
-    cdef int64_t whole
-    cdef float single
-    cell.is_null = 0
-    if PyLong_CheckExact(value):
-        if code == DATE or code == DATETIME or LOW[code] == HIGH[code] or code == BOOL:
-            return 0
-        whole = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if overflow:
-            if overflow < 0 or code != U64:
-                return 0
-            try:
-                cell.i = <int64_t>PyLong_AsUnsignedLongLong(value)
-            except OverflowError:
-                return 0
-            return 1
-        cell.i = whole
-        return LOW[code] <= whole <= HIGH[code]
-    if PyFloat_CheckExact(value):
-        cell.f = PyFloat_AS_DOUBLE(value)
-        if code == F64:
-            return 1
-        if code != F32:
-            return 0
-        single = <float>cell.f
-        if isinf(single) and not isinf(cell.f):
-            return 0
-        cell.f = single
-        return 1
-    if code == BYTES or code == STR or code == BINARY:
-        return plain_text(code, limit, value, cell)
-    if code == BOOL:
-        if <PyObject*>value == Py_True:
-            cell.i = 1
-            return 1
-        cell.i = 0
-        return <PyObject*>value == Py_False
-    if code == DATE or code == DATETIME:
-        return plain_moment(code, value, cell)
-    return 0
+include "_values_cells.pxi"
 
 
 # -- column buffers --------------------------------------------------------
@@ -553,7 +321,10 @@ cdef class ColumnBuffer:
         return PyBytes_FromStringAndSize(self.values.ptr + starts[row], starts[row + 1] - starts[row])
 
     def put(self, Py_ssize_t row, value):
-        """Overwrite one row with a checked physical value. Only for a buffer that nobody else has seen (patching a decoded copy)."""
+        """Overwrite one row with a checked physical value.
+
+        Only for a buffer that nobody else has seen (patching a decoded copy).
+        """
         cdef Cell cell
         self.check(row)
         fill(self.code, value, &cell)
@@ -635,7 +406,7 @@ cdef class ColumnBuffer:
 
     @property
     def data(self):
-        """Fixed width: the typed values (format of ``TYPECODES``); strings: the heap ('B'). Read-only, ``rows`` long."""
+        """Fixed width: the typed values (of ``TYPECODES``), ``rows`` long; strings: the heap ('B'). Read-only."""
         if self.width:
             return memoryview(self.values).cast(_TYPECODES[self.code])[: self.rows]
         return memoryview(self.values)[: self.heap_size]
@@ -649,7 +420,7 @@ cdef class ColumnBuffer:
 
     @property
     def nulls(self):
-        """A bitmap ('B') with a bit for each null row, None where there is none. Whole 64-bit words for ``rows`` rows."""
+        """A bitmap ('B') with a bit for each null row, in whole 64-bit words; None where there is none."""
         if self.null_count == 0:
             return None
         # a copy: later appends set bits in the last byte
@@ -667,7 +438,7 @@ cdef class ColumnBuffer:
 
     @staticmethod
     def from_parts(int code, Py_ssize_t rows, data, offsets=None, nulls=None):
-        """A buffer with a copy of typed memory (any contiguous buffers as ``data``, ``offsets`` and ``nulls`` give them).
+        """A buffer with a copy of typed memory: contiguous buffers as ``data``, ``offsets`` and ``nulls`` give them.
 
         ValueError where lengths do not fit. Offsets may start past zero (a cut of a longer column).
         """
@@ -766,110 +537,6 @@ cdef class ColumnBuffer:
         if emptied:
             self.patch_texts(emptied)
         return 0
-
-
-# -- typed memory to columns -----------------------------------------------
-
-cdef Py_ssize_t convert_ints(int code, char letter, const char* at, Py_ssize_t rows, char* to) noexcept nogil:
-    """Copy integers (or bools) into an integer or bool column; the number of rows that fit, stopping at the first that does not."""
-    cdef Py_ssize_t row
-    cdef int64_t whole
-    cdef int64_t low = LOW[code], high = HIGH[code]
-    for row in range(rows):
-        if letter == c"b":
-            whole = (<int8_t*>at)[row]
-        elif letter == c"B":
-            whole = (<uint8_t*>at)[row]
-        elif letter == c"?":
-            whole = 1 if (<uint8_t*>at)[row] else 0
-        elif letter == c"h":
-            whole = (<int16_t*>at)[row]
-        elif letter == c"H":
-            whole = (<uint16_t*>at)[row]
-        elif letter == c"i":
-            whole = (<int32_t*>at)[row]
-        elif letter == c"I":
-            whole = (<uint32_t*>at)[row]
-        else:
-            whole = (<int64_t*>at)[row]
-            if letter == c"Q" and whole < 0:  # above 2**63 - 1
-                return row
-        if whole < low or whole > high:
-            return row
-        if code == I32 or code == U32:
-            (<int32_t*>to)[row] = <int32_t>whole
-        elif code == I64 or code == U64:
-            (<int64_t*>to)[row] = whole
-        elif code == I16 or code == U16:
-            (<int16_t*>to)[row] = <int16_t>whole
-        else:
-            (<int8_t*>to)[row] = <int8_t>whole
-    return rows
-
-
-cdef Py_ssize_t convert_floats(int code, char letter, const char* at, Py_ssize_t rows, char* to) noexcept nogil:
-    """Copy numbers into a float column; the number of rows that fit, stopping at the first that does not."""
-    cdef Py_ssize_t row
-    cdef double value
-    cdef float single
-    for row in range(rows):
-        if letter == c"d":
-            value = (<double*>at)[row]
-        elif letter == c"f":
-            value = (<float*>at)[row]
-        elif letter == c"q":
-            value = <double>(<int64_t*>at)[row]
-        elif letter == c"Q":
-            value = <double>(<uint64_t*>at)[row]
-        elif letter == c"i":
-            value = (<int32_t*>at)[row]
-        elif letter == c"I":
-            value = (<uint32_t*>at)[row]
-        elif letter == c"h":
-            value = (<int16_t*>at)[row]
-        elif letter == c"H":
-            value = (<uint16_t*>at)[row]
-        elif letter == c"b":
-            value = (<int8_t*>at)[row]
-        elif letter == c"B":
-            value = (<uint8_t*>at)[row]
-        else:
-            value = 1.0 if (<uint8_t*>at)[row] else 0.0
-        if code == F64:
-            (<double*>to)[row] = value
-        else:
-            single = <float>value
-            if isinf(single) and not isinf(value):
-                return row
-            (<float*>to)[row] = single
-    return rows
-
-
-cdef ColumnBuffer from_typed(int code, object view):
-    """A column from a memoryview as ``_arrays.source`` gives it; None where a value does not fit."""
-    cdef ColumnBuffer made = ColumnBuffer.__new__(ColumnBuffer, code)
-    cdef Py_ssize_t rows = len(view), done
-    cdef Py_buffer* source = PyMemoryView_GET_BUFFER(view)
-    cdef const char* at = <const char*>source.buf
-    cdef char letter = <char>ord(view.format)
-    cdef char* to
-    made.exactly(rows, 0)
-    to = made.values.ptr
-    with nogil:
-        if letter != c"?" and code != BOOL and letter == <char>TYPE_LETTER[code]:
-            memcpy(to, at, rows * made.width)
-            done = rows
-        elif code == F32 or code == F64:
-            done = convert_floats(code, letter, at, rows, to)
-        else:
-            done = convert_ints(code, letter, at, rows, to)
-    if done < rows:
-        return None
-    made.rows = rows
-    return made
-
-
-cdef const char* TYPE_LETTER = b" bhiqBHIQfdB    "
 
 
 include "_values_rows.pxi"

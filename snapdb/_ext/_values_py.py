@@ -11,8 +11,24 @@ from typing import Any, Callable, Optional, Union
 
 from . import _arrays
 from ._common import (
-    BINARY, BOOL, BYTES, DATE, DATETIME, F32, FLOATS, INTS, LIMITS, STR, TEXTS, TYPECODES, VARLEN, WIDTHS, decode_text,
-    logical, mask_bytes, to_date, to_datetime,
+    BINARY,
+    BOOL,
+    DATE,
+    DATETIME,
+    F32,
+    FLOATS,
+    INTS,
+    LIMITS,
+    STR,
+    TEXTS,
+    TYPECODES,
+    VARLEN,
+    WIDTHS,
+    decode_text,
+    logical,
+    mask_bytes,
+    to_date,
+    to_datetime,
 )  # fmt: skip
 
 __all__ = ["ColumnBuffer", "RowCodec", "records"]
@@ -51,8 +67,9 @@ class ColumnBuffer:
     """
 
     # Two private attributes are for the sibling twins (_codecs_py, _tail_py), to read and never to change:
-    #   _items      fixed width: array.array(TYPECODES[code]); strings: list[bytes]. At least `rows` long (`rows` is raised last).
-    #               An append may put a new array in its place, so take it afresh; never make a memoryview of it (use `data`).
+    #   _items      fixed width: array.array(TYPECODES[code]); strings: list[bytes]. At least `rows` long (`rows` is
+    #               raised last). An append may put a new array in its place, so take it afresh; never make a
+    #               memoryview of it (use `data`).
     #   _null_rows  a bytearray bitmap of at least mask_bytes(rows) bytes, or None while nothing has been null.
     __slots__ = ("_flat", "_items", "_null_rows", "code", "null_count", "rows")
 
@@ -145,7 +162,10 @@ class ColumnBuffer:
         return self._items[row]  # type: ignore[no-any-return]
 
     def put(self, row: int, value: Physical) -> None:
-        """Overwrite one row with a checked physical value. Only for a buffer that nobody else has seen (patching a decoded copy)."""
+        """Overwrite one row with a checked physical value.
+
+        Only for a buffer that nobody else has seen (patching a decoded copy).
+        """
         if not 0 <= row < self.rows:
             raise IndexError(f"row {row} is outside 0..{self.rows}")
         text = type(self._items) is list
@@ -204,7 +224,7 @@ class ColumnBuffer:
 
     @property
     def data(self) -> memoryview:
-        """Fixed width: the typed values (format of ``TYPECODES``); strings: the heap ('B'). Read-only, ``rows`` long."""
+        """Fixed width: the typed values (of ``TYPECODES``), ``rows`` long; strings: the heap ('B'). Read-only."""
         if type(self._items) is list:
             return self._flatten()[1]
         return memoryview(self._items).toreadonly()[: self.rows]
@@ -216,7 +236,7 @@ class ColumnBuffer:
 
     @property
     def nulls(self) -> Optional[memoryview]:
-        """A bitmap ('B') with a bit for each null row, None where there is none. Whole 64-bit words for ``rows`` rows."""
+        """A bitmap ('B') with a bit for each null row, in whole 64-bit words; None where there is none."""
         if not self.null_count or self._null_rows is None:
             return None
         return memoryview(bytes(self._null_rows[: mask_bytes(self.rows)]))
@@ -235,7 +255,7 @@ class ColumnBuffer:
 
     @staticmethod
     def from_parts(code: int, rows: int, data: Any, offsets: Any = None, nulls: Any = None) -> ColumnBuffer:
-        """A buffer with a copy of typed memory (any contiguous buffers as ``data``, ``offsets`` and ``nulls`` give them).
+        """A buffer with a copy of typed memory: contiguous buffers as ``data``, ``offsets`` and ``nulls`` give them.
 
         ValueError where lengths do not fit. Offsets may start past zero (a cut of a longer column).
         """
@@ -319,7 +339,7 @@ def _converter(code: int, limit: int, other: Convert) -> Convert:
         low, high = LIMITS[code]
 
         def whole(value: Any, position: int) -> Physical:
-            return value if type(value) is int and low <= value <= high else other(value, position)  # type: ignore[no-any-return]
+            return value if type(value) is int and low <= value <= high else other(value, position)
 
         return whole
     if code == F32:
@@ -378,7 +398,7 @@ class _Slow(Exception):
 
 
 def _whole_column(code: int, limit: int, nullable: bool, values: list[Any]) -> ColumnBuffer:
-    """A buffer from a list of values that all have one plain type; ``_Slow`` where that is not so or a value does not fit."""
+    """A buffer from values that all have one plain type; ``_Slow`` where that is not so or a value does not fit."""
     kinds = set(map(type, values))
     unset: list[int] = []
     if type(None) in kinds:
@@ -390,7 +410,7 @@ def _whole_column(code: int, limit: int, nullable: bool, values: list[Any]) -> C
     if kinds:
         made._items = _whole_items(code, limit, kinds, values, unset)
     else:
-        made._items = [b""] * len(values) if code in VARLEN else array(TYPECODES[code], bytes(len(values) * WIDTHS[code]))
+        made._items = _zeros(code, len(values))
     made.rows = len(values)
     if unset:
         bits = made._bits(made.rows)
@@ -398,6 +418,10 @@ def _whole_column(code: int, limit: int, nullable: bool, values: list[Any]) -> C
             bits[row >> 3] |= 1 << (row & 7)
         made.null_count = len(unset)
     return made
+
+
+def _zeros(code: int, rows: int) -> Any:
+    return [b""] * rows if code in VARLEN else array(TYPECODES[code], bytes(rows * WIDTHS[code]))
 
 
 def _whole_items(code: int, limit: int, kinds: set[type], values: list[Any], unset: list[int]) -> Any:
@@ -492,11 +516,11 @@ def _from_typed(code: int, view: memoryview) -> ColumnBuffer:
 class RowCodec:
     """Rows (mappings) to checked physical values and back, for one schema.
 
-    ``coerce(column, value, position)`` is the one definition of the value rules: it returns the physical value (None for
-    a null in a nullable column) or raises. Kernels convert the plain exact types themselves where the result is the same
-    and call it for everything else. ``refuse(row, position, partial)`` raises for a row that is not a mapping, misses a
-    column that is not nullable, or has an unknown key. ``position`` is the row's index in its batch, -1 for a single row.
-    A missing nullable column is null.
+    ``coerce(column, value, position)`` is the one definition of the value rules: it returns the physical value (None
+    for a null in a nullable column) or raises. Kernels convert the plain exact types themselves where the result is the
+    same and call it for everything else. ``refuse(row, position, partial)`` raises for a row that is not a mapping,
+    misses a column that is not nullable, or has an unknown key. ``position`` is the row's index in its batch, -1 for a
+    single row. A missing nullable column is null.
     """
 
     def __init__(
@@ -592,7 +616,7 @@ class RowCodec:
         if set(map(type, listed)) == {dict} and set(map(len, listed)) == {len(self.columns)}:
             try:
                 return [self._list_column(j, [row[spec[0]] for row in listed]) for j, spec in enumerate(self.columns)]
-            except Exception:  # whatever it is, the pass below finds the first one in row order
+            except Exception:  # noqa: BLE001  whatever it is, the pass below finds the first one in row order
                 return self._row_by_row(listed)
         return self._row_by_row(listed)
 
@@ -618,7 +642,7 @@ class RowCodec:
         """A whole column from a sequence, ``array.array``, memoryview or NumPy array, under the same value rules.
 
         A typed one-dimensional buffer is checked as a whole (range; NaN and infinities are values) and copied;
-        anything else goes value by value. TypeError for text, mappings and sets; ValueError for more dimensions than one.
+        anything else goes value by value. TypeError for text, mappings and sets; ValueError for more dimensions.
         """
         if not 0 <= column < len(self.columns):
             raise IndexError(f"column {column} is outside 0..{len(self.columns)}")

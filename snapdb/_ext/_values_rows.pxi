@@ -1,4 +1,110 @@
-# The row codec, part of _values.pyx.
+# Typed memory to columns, and the row codec. Part of _values.pyx.
+
+# -- typed memory to columns -----------------------------------------------
+
+cdef const char* TYPE_LETTER = b" bhiqBHIQfdB    "  # by dtype code, where typed memory can be copied as it is
+
+
+cdef Py_ssize_t convert_ints(int code, char letter, const char* at, Py_ssize_t rows, char* to) noexcept nogil:
+    """Copy integers or bools into an integer or bool column; the rows done, stopping at the first that does not fit."""
+    cdef Py_ssize_t row
+    cdef int64_t whole
+    cdef int64_t low = LOW[code], high = HIGH[code]
+    for row in range(rows):
+        if letter == c"b":
+            whole = (<int8_t*>at)[row]
+        elif letter == c"B":
+            whole = (<uint8_t*>at)[row]
+        elif letter == c"?":
+            whole = 1 if (<uint8_t*>at)[row] else 0
+        elif letter == c"h":
+            whole = (<int16_t*>at)[row]
+        elif letter == c"H":
+            whole = (<uint16_t*>at)[row]
+        elif letter == c"i":
+            whole = (<int32_t*>at)[row]
+        elif letter == c"I":
+            whole = (<uint32_t*>at)[row]
+        else:
+            whole = (<int64_t*>at)[row]
+            if letter == c"Q" and whole < 0:  # above 2**63 - 1
+                return row
+        if whole < low or whole > high:
+            return row
+        if code == I32 or code == U32:
+            (<int32_t*>to)[row] = <int32_t>whole
+        elif code == I64 or code == U64:
+            (<int64_t*>to)[row] = whole
+        elif code == I16 or code == U16:
+            (<int16_t*>to)[row] = <int16_t>whole
+        else:
+            (<int8_t*>to)[row] = <int8_t>whole
+    return rows
+
+
+cdef Py_ssize_t convert_floats(int code, char letter, const char* at, Py_ssize_t rows, char* to) noexcept nogil:
+    """Copy numbers into a float column; the rows done, stopping at the first that does not fit."""
+    cdef Py_ssize_t row
+    cdef double value
+    cdef float single
+    for row in range(rows):
+        if letter == c"d":
+            value = (<double*>at)[row]
+        elif letter == c"f":
+            value = (<float*>at)[row]
+        elif letter == c"q":
+            value = <double>(<int64_t*>at)[row]
+        elif letter == c"Q":
+            value = <double>(<uint64_t*>at)[row]
+        elif letter == c"i":
+            value = (<int32_t*>at)[row]
+        elif letter == c"I":
+            value = (<uint32_t*>at)[row]
+        elif letter == c"h":
+            value = (<int16_t*>at)[row]
+        elif letter == c"H":
+            value = (<uint16_t*>at)[row]
+        elif letter == c"b":
+            value = (<int8_t*>at)[row]
+        elif letter == c"B":
+            value = (<uint8_t*>at)[row]
+        else:
+            value = 1.0 if (<uint8_t*>at)[row] else 0.0
+        if code == F64:
+            (<double*>to)[row] = value
+        else:
+            single = <float>value
+            if isinf(single) and not isinf(value):
+                return row
+            (<float*>to)[row] = single
+    return rows
+
+
+cdef ColumnBuffer from_typed(int code, object view):
+    """A column from a memoryview as ``_arrays.source`` gives it; None where a value does not fit."""
+    cdef ColumnBuffer made = ColumnBuffer.__new__(ColumnBuffer, code)
+    cdef Py_ssize_t rows = len(view), done
+    cdef Py_buffer* source = PyMemoryView_GET_BUFFER(view)
+    cdef const char* at = <const char*>source.buf
+    cdef char letter = <char>ord(view.format)
+    cdef char* to
+    made.exactly(rows, 0)
+    to = made.values.ptr
+    with nogil:
+        if letter != c"?" and code != BOOL and letter == <char>TYPE_LETTER[code]:
+            memcpy(to, at, rows * made.width)
+            done = rows
+        elif code == F32 or code == F64:
+            done = convert_floats(code, letter, at, rows, to)
+        else:
+            done = convert_ints(code, letter, at, rows, to)
+    if done < rows:
+        return None
+    made.rows = rows
+    return made
+
+
+# -- rows ------------------------------------------------------------------
 
 cdef enum:
     ON_STACK = 64  # columns whose cells fit on the stack
@@ -8,11 +114,11 @@ cdef enum:
 cdef class RowCodec:
     """Rows (mappings) to checked physical values and back, for one schema.
 
-    ``coerce(column, value, position)`` is the one definition of the value rules: it returns the physical value (None for
-    a null in a nullable column) or raises. Kernels convert the plain exact types themselves where the result is the same
-    and call it for everything else. ``refuse(row, position, partial)`` raises for a row that is not a mapping, misses a
-    column that is not nullable, or has an unknown key. ``position`` is the row's index in its batch, -1 for a single row.
-    A missing nullable column is null.
+    ``coerce(column, value, position)`` is the one definition of the value rules: it returns the physical value (None
+    for a null in a nullable column) or raises. Kernels convert the plain exact types themselves where the result is the
+    same and call it for everything else. ``refuse(row, position, partial)`` raises for a row that is not a mapping,
+    misses a column that is not nullable, or has an unknown key. ``position`` is the row's index in its batch, -1 for a
+    single row. A missing nullable column is null.
     """
 
     def __cinit__(self, columns, coerce, refuse):
@@ -210,14 +316,15 @@ cdef class RowCodec:
         """A whole column from a sequence, ``array.array``, memoryview or NumPy array, under the same value rules.
 
         A typed one-dimensional buffer is checked as a whole (range; NaN and infinities are values) and copied;
-        anything else goes value by value. TypeError for text, mappings and sets; ValueError for more dimensions than one.
+        anything else goes value by value. TypeError for text, mappings and sets; ValueError for more dimensions.
         """
         cdef int code
         cdef ColumnBuffer made
         self.check(column)
         code = self.codes[column]
         if code == DATE or code == DATETIME:
-            found = _arrays.moments(values, code, bool(self.nullable[column]), lambda value, place: self.coerce(column, value, place))
+            check = lambda value, place: self.coerce(column, value, place)  # noqa: E731
+            found = _arrays.moments(values, code, bool(self.nullable[column]), check)
             if found is not None:
                 return ColumnBuffer.from_parts(code, found[0], found[1], None, found[2])
         given = _arrays.source(values, code)
@@ -270,7 +377,8 @@ def records(names, columns):
     for position in range(rows):
         row = PyDict_Copy(template)
         for j in range(width):
-            PyDict_SetItem(row, <object>PyList_GET_ITEM(keys, j), <object>PyList_GET_ITEM(<list>PyList_GET_ITEM(lists, j), position))
+            column = <object>PyList_GET_ITEM(lists, j)
+            PyDict_SetItem(row, <object>PyList_GET_ITEM(keys, j), <object>PyList_GET_ITEM(column, position))
         Py_INCREF(row)
         PyList_SET_ITEM(found, position, row)
     return found

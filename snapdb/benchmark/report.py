@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .workloads import MEMORY, TITLES, UNITS
+from .workloads import MEMORY, REPORTED, TITLES, UNITS
 
 
 def amount(value: float) -> str:
@@ -51,9 +51,9 @@ def figures(report: dict[str, Any]) -> str:
         cells = [amount(workload["contenders"][one]["per_second"]) for one in names]
         lines.append([f"{TITLES[name]} ({UNITS[name]})", *cells])
     held = report.get("memory", {}).get("contenders", {})
-    if held:
-        cells = [_three(held[one]["bytes"] / 1e6) if one in held else "–" for one in names]
-        lines.append([f"{TITLES[MEMORY]} ({UNITS[MEMORY]})", *cells])
+    for name, field in ((MEMORY, "bytes"), (REPORTED, "reported")) if held else ():
+        sizes = [held.get(one, {}).get(field) for one in names]
+        lines.append([f"{TITLES[name]} ({UNITS[name]})", *(_three(size / 1e6) if size else "–" for size in sizes)])
     return table(["", *report["labels"].values()], lines)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from . import machine, memory
 from . import rows as data
 from .peers import BY_NAME, OURS, Contender
-from .workloads import BULK_INSERT, MEMORY, NAMES, READING, UNITS, Workload, check, expected, keys_for
+from .workloads import BULK_INSERT, MEMORY, NAMES, READING, REPORTED, UNITS, Workload, check, expected, keys_for
 
 #: one timing lasts at least this long, where repeating the call can make it so
 LEAST_SECONDS = 0.02
@@ -185,12 +185,18 @@ def ratios(report: dict[str, Any]) -> dict[str, Any]:
         result[name] = _workload_ratios(workload["contenders"])
     held = report.get("memory", {}).get("contenders", {})
     if held:
-        result[MEMORY] = {
-            mine: {peer: spread([held[peer]["bytes"] / held[mine]["bytes"]]) for peer in held if peer != mine}
-            for mine in OURS
-            if mine in held
-        }
+        result[MEMORY] = _memory_ratios({name: figure["bytes"] for name, figure in held.items()})
+        result[REPORTED] = _memory_ratios({name: figure["reported"] for name, figure in held.items()})
     return result
+
+
+def _memory_ratios(held: dict[str, Any]) -> dict[str, Any]:
+    known = {name: size for name, size in held.items() if size}
+    return {
+        mine: {peer: spread([known[peer] / known[mine]]) for peer in known if peer != mine}
+        for mine in OURS
+        if mine in known
+    }
 
 
 def _workload_ratios(figures: dict[str, Any]) -> dict[str, Any]:

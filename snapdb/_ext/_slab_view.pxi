@@ -1,0 +1,326 @@
+# Views of a slab table: column gathers, masks and iteration over rows as of one moment; part of _slab.pyx.
+
+ctypedef struct Span:
+    char* block  # NULL: no row is live
+    char* heap
+    Py_ssize_t low  # rows wanted of this slab
+    Py_ssize_t count
+
+
+@cython.final
+@cython.no_gc
+cdef class RawRow:
+    """The memory of one row, read-only; its slab is copied before it would change."""
+    cdef Slab slab
+    cdef char* place
+    cdef Py_ssize_t size
+
+    def __dealloc__(self):
+        if self.slab is not None:
+            self.slab.pins -= 1
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("a stored row is read-only")
+        view.buf = self.place
+        view.obj = self
+        view.len = self.size
+        view.readonly = 1
+        view.itemsize = 1
+        view.format = NULL
+        if flags & PyBUF_FORMAT:
+            view.format = b"B"
+        view.ndim = 1
+        view.shape = NULL
+        if flags & PyBUF_ND:
+            view.shape = &self.size
+        view.strides = NULL
+        if (flags & PyBUF_STRIDES) == PyBUF_STRIDES:
+            view.strides = &view.itemsize
+        view.suboffsets = NULL
+        view.internal = NULL
+
+
+cdef object raw_row(Layout layout, Slab slab, Py_ssize_t at):
+    cdef RawRow made = RawRow.__new__(RawRow)
+    made.place = slab.block + at * layout.width
+    made.size = layout.width
+    made.slab = slab
+    slab.pins += 1
+    return PyMemoryView_FromObject(made)
+
+
+@cython.final
+@cython.no_gc
+cdef class SlabView:
+    """The rows as of the moment it was made; later writes do not show. Released by ``release()`` or when dropped."""
+    cdef readonly Py_ssize_t rows
+    cdef readonly Py_ssize_t live
+    cdef Layout layout
+    cdef Directory slabs
+    cdef Pins pins
+    cdef Hold hold
+
+    def __init__(self):
+        raise TypeError("SlabView is made by SlabTable.pin()")
+
+    def release(self):
+        """Let go of the rows; harmless when done before. Iterators made earlier go on."""
+        self.slabs = None
+        self.hold.release()
+
+    cdef Memory spans(self, Py_ssize_t start, Py_ssize_t stop, list kept):
+        """The slabs of positions ``start..stop`` as an array of ``Span``; ``kept`` keeps heaps alive. Runs no Python code."""
+        cdef Py_ssize_t size = self.layout.rows
+        cdef Py_ssize_t number = start // size, last = (stop + size - 1) // size, low
+        cdef Memory found
+        cdef Span* span
+        cdef Slab slab
+        found = allocate((last - number) * <Py_ssize_t>sizeof(Span) if stop > start else 0)
+        span = <Span*>found.ptr
+        while number < last and stop > start:
+            low = number * size
+            slab = self.slabs.find(number)
+            span.low = start - low if start > low else 0
+            span.count = (stop - low if stop - low < size else size) - span.low
+            if slab is not None:
+                span.block = slab.block
+                if slab.heap is not None:
+                    span.heap = slab.heap.ptr
+                    if kept is not None:
+                        kept.append(slab.heap)
+            span += 1
+            number += 1
+        return found
+
+    cdef Py_ssize_t check(self, Py_ssize_t start, Py_ssize_t stop) except -1:
+        """How many spans ``start..stop`` has."""
+        cdef Py_ssize_t size = self.layout.rows
+        if self.slabs is None:
+            raise ValueError("the view was released")
+        if not 0 <= start <= stop <= self.rows:
+            raise ValueError(f"positions {start}..{stop} are outside 0..{self.rows}")
+        return 0 if start == stop else (stop + size - 1) // size - start // size
+
+    def gather(self, int column, Py_ssize_t start, Py_ssize_t stop):
+        """Positions ``start..stop`` of one column, dead rows as null (zero slots).
+
+        ValueError for positions that the view does not have, and after ``release()``.
+        """
+        cdef Layout layout = self.layout
+        cdef Memory spans
+        cdef Hold guard  # against a release() on another thread
+        cdef ColumnBuffer made
+        cdef list kept = []
+        cdef Py_ssize_t count
+        if not 0 <= column < layout.count:
+            raise IndexError(f"column {column} is outside 0..{layout.count}")
+        made = ColumnBuffer.__new__(ColumnBuffer, layout.columns[column].code)
+        count = self.check(start, stop)
+        guard = hold(self.pins)
+        spans = self.spans(start, stop, kept if layout.columns[column].kind == HEAPED else None)
+        if layout.columns[column].kind == FIXED:
+            gather_fixed(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, made)
+        else:
+            gather_texts(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, made)
+        made.rows = stop - start
+        gather_nulls(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, made)
+        guard.release()
+        return made
+
+    def live_mask(self, Py_ssize_t start, Py_ssize_t stop):
+        """Bitmap of the live rows of positions ``start..stop``, None where all are live."""
+        cdef Py_ssize_t count = self.check(start, stop), missing, i
+        cdef Memory spans = self.spans(start, stop, None)
+        cdef Memory dead = allocate(bitmap_size(stop - start))
+        cdef uint64_t* words
+        missing = absent_bits(self.layout, -1, <Span*>spans.ptr, count, dead.ptr)
+        if missing == 0:
+            return None
+        mask = PyByteArray_FromStringAndSize(dead.ptr, bitmap_size(stop - start))
+        words = <uint64_t*>PyByteArray_AS_STRING(mask)
+        for i in range((stop - start) >> 6):
+            words[i] = ~words[i]
+        if (stop - start) & 63:
+            words[(stop - start) >> 6] ^= (<uint64_t>1 << ((stop - start) & 63)) - 1
+        return mask
+
+    def items(self):
+        """(id, row) of the live rows in order. The iterator keeps the view alive."""
+        return row_iterator(self, False)
+
+    def raw_items(self):
+        """(id, read-only bytes of the fixed-width row) of the live rows in order."""
+        return row_iterator(self, True)
+
+
+cdef int gather_fixed(
+    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, ColumnBuffer made
+) except -1:
+    cdef Py_ssize_t i, stride = layout.width
+    cdef int width = column.width
+    cdef char* to
+    made.exactly(rows, 0)
+    to = made.values.ptr
+    with nogil:
+        for i in range(count):
+            if spans[i].block != NULL:
+                collect(to, spans[i].block + spans[i].low * stride + column.offset, stride, width, spans[i].count)
+            to += spans[i].count * width
+    return 0
+
+
+cdef int gather_texts(
+    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, ColumnBuffer made
+) except -1:
+    cdef Memory starts = allocate((rows + 1) * 8)
+    cdef uint64_t* ends = <uint64_t*>starts.ptr + 1
+    cdef Py_ssize_t i, at, stride = layout.width
+    cdef uint64_t end = 0, size
+    cdef uint32_t[2] reference
+    cdef const char* place
+    cdef char* to
+    with nogil:
+        for i in range(count):
+            for at in range(spans[i].low, spans[i].low + spans[i].count):
+                if spans[i].block != NULL:
+                    if column.kind == INLINE:
+                        end += text_length(column, spans[i].block, at)
+                    else:
+                        memcpy(reference, spans[i].block + at * stride + column.offset, 8)
+                        end += reference[1]
+                ends[0] = end
+                ends += 1
+    made.exactly(rows, end)
+    made.starts = starts
+    to = made.values.ptr
+    with nogil:
+        for i in range(count):
+            if spans[i].block == NULL:
+                continue
+            place = spans[i].block + spans[i].low * stride + column.offset
+            for at in range(spans[i].low, spans[i].low + spans[i].count):
+                if column.kind == INLINE:
+                    size = text_length(column, spans[i].block, at)
+                    memcpy(to, place, size)
+                else:
+                    memcpy(reference, place, 8)
+                    size = reference[1]
+                    if size:
+                        memcpy(to, spans[i].heap + reference[0], size)
+                to += size
+                place += stride
+    made.heap_size = end
+    return 0
+
+
+cdef int gather_nulls(
+    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, ColumnBuffer made
+) except -1:
+    cdef Memory bits = allocate(bitmap_size(made.capacity))
+    cdef Py_ssize_t missing
+    with nogil:
+        missing = absent_bits(layout, column.null_index, spans, count, bits.ptr)
+    if missing:
+        made.null_bits = bits
+        made.null_count = missing
+    return 0
+
+
+cdef Py_ssize_t absent_bits(
+    Layout layout, int null_index, const Span* spans, Py_ssize_t count, char* bits
+) noexcept nogil:
+    """Set the bits of rows that are dead, or null where ``null_index`` names a bitmap; returns how many."""
+    cdef Py_ssize_t i, done, step, total = 0, to = 0
+    cdef Py_ssize_t nulls = layout.nulls + null_index * layout.bitmap
+    cdef uint64_t absent, every
+    for i in range(count):
+        done = 0
+        while done < spans[i].count:
+            step = spans[i].count - done
+            if step > 64:
+                step = 64
+            every = <uint64_t>-1 if step == 64 else (<uint64_t>1 << step) - 1
+            absent = every
+            if spans[i].block != NULL:
+                absent ^= take_bits(spans[i].block + layout.live, spans[i].low + done, step)
+                if null_index >= 0:
+                    absent |= take_bits(spans[i].block + nulls, spans[i].low + done, step)
+            if absent:
+                add_bits(bits, to, step, absent)
+                total += bit_count(absent)
+            done += step
+            to += step
+    return total
+
+
+@cython.final
+@cython.no_gc
+cdef class RowIterator:
+    """Iterates live rows of a view; lets go of it at the end."""
+    cdef Layout layout
+    cdef Directory slabs
+    cdef Hold hold
+    cdef Slab slab  # of the rows being read
+    cdef Py_ssize_t position, stop
+    cdef Py_ssize_t low, high  # positions of the slab
+    cdef bint raw
+
+    def __iter__(self):
+        return self
+
+    cdef bint advance(self) noexcept:
+        """Move to the next slab that is there; False at the end."""
+        cdef Py_ssize_t number = self.high // self.layout.rows
+        while self.high < self.stop:
+            if number >> 8 >= self.slabs.count or self.slabs.groups[number >> 8] == NULL:
+                number = ((number >> 8) + 1) << 8
+                self.high = number * self.layout.rows
+                continue
+            self.slab = self.slabs.find(number)
+            self.low = self.position = number * self.layout.rows
+            self.high = self.low + self.layout.rows
+            number += 1
+            if self.slab is not None:
+                return True
+        self.slab = None
+        self.slabs = None
+        self.position = self.low = self.high = self.stop = 0
+        self.hold.release()
+        return False
+
+    def __next__(self):
+        cdef Py_ssize_t position, end
+        cdef Slab slab
+        cdef const char* live
+        while True:
+            slab = self.slab
+            if slab is None:
+                if self.slabs is None or not self.advance():
+                    raise StopIteration
+                continue
+            position = self.position
+            end = self.high if self.high < self.stop else self.stop
+            live = slab.block + self.layout.live
+            while position < end and not test_bit(live, position - self.low):
+                position += 1
+            self.position = position + 1  # before anything that may run other code
+            if position < end:
+                if self.raw:
+                    return (position, raw_row(self.layout, slab, position - self.low))
+                return (position, row_dict(self.layout, slab, position - self.low))
+            self.slab = None
+            if not self.advance():
+                raise StopIteration
+
+
+cdef RowIterator row_iterator(SlabView view, bint raw):
+    cdef RowIterator made = RowIterator.__new__(RowIterator)
+    if view.slabs is None:
+        raise ValueError("the view was released")
+    made.layout = view.layout
+    made.slabs = view.slabs
+    made.hold = hold(view.pins)
+    made.stop = view.rows
+    made.raw = raw
+    return made

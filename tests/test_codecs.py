@@ -1,0 +1,806 @@
+"""Chunks: bytes, values and answers against slow literal readings of ``docs/format.md``, alike on every backend."""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from array import array
+from typing import Any, Optional
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from snapdb import _ext
+from snapdb._ext import _common as c
+from snapdb._ext._common import mask_bytes
+
+N = 1024
+NAN, INF = float("nan"), float("inf")
+NONE = 0xFFFFFFFF
+ODD_NAN = struct.unpack("<d", struct.pack("<Q", 0xFFF8000000000123))[0]
+
+
+# -- slow readings of the definitions ---------------------------------------------
+
+
+def filled(kernels: _ext.Backend, code: int, values: list[Any]) -> Any:
+    buffer = kernels.values.ColumnBuffer(code)
+    for value in values:
+        buffer.append(value)
+    return buffer
+
+
+def sealed(kernels: _ext.Backend, code: int, values: list[Any], prefer: int = 0) -> tuple[Any, c.Zone]:
+    chunk, zone = kernels.codecs.encode(filled(kernels, code, values), 0, len(values), prefer)
+    return chunk, zone
+
+
+def mask_of(rows: Any, size: int) -> bytearray:
+    mask = bytearray(mask_bytes(size))
+    for row in rows:
+        mask[row >> 3] |= 1 << (row & 7)
+    return mask
+
+
+def rows_in(mask: Any) -> list[int]:
+    return [row for row in range(len(mask) * 8) if mask[row >> 3] >> (row & 7) & 1]
+
+
+def reference_pack(values: list[int], width: int) -> bytes:
+    """The packing of the format page, bit by bit."""
+    size = c.container(width)
+    lanes = 1024 // size
+    out = b""
+    for block in range(0, len(values), 1024):
+        words = [0] * (width * lanes)
+        for i in range(1024):
+            row, lane = divmod(i, lanes)
+            for bit in range(width):
+                if values[block + i] >> bit & 1:
+                    at = row * width + bit
+                    words[at // size * lanes + lane] |= 1 << (at % size)
+        out += b"".join(word.to_bytes(size // 8, "little") for word in words)
+    return out
+
+
+def reference_sum(values: list[Optional[float]], chosen: Any, start: float = 0.0) -> float:
+    """The one definition of a float sum."""
+    total = start
+    for block in range(0, len(values), 1024):
+        lanes = [0.0] * 32
+        for row in range(block, min(block + 1024, len(values))):
+            value = values[row]
+            if value is not None and row in chosen:
+                lanes[row % 32] += value
+        half = 16
+        while half:
+            for lane in range(half):
+                lanes[lane] += lanes[lane + half]
+            half //= 2
+        total += lanes[0]
+    return total
+
+
+def bits_of(value: Any) -> Any:
+    """Something equal exactly where the values are identical; all NaNs are one."""
+    if isinstance(value, float):
+        return ("float", b"nan" if value != value else struct.pack("<d", value))
+    return (type(value).__name__, value)
+
+
+def ordered(values: list[float]) -> Optional[tuple[float, float]]:
+    real = [value for value in values if value == value]
+    if not real:
+        return (NAN, NAN) if values else None
+    real.sort(key=lambda value: (value, math.copysign(1, value)))
+    return real[0], real[-1]
+
+
+def bounds_reference(code: int, values: list[Any]) -> Any:
+    present = [value for value in values if value is not None]
+    if code in c.FLOATS:
+        return ordered(present)
+    return (min(present), max(present)) if present else None
+
+
+def group_key(value: Any) -> Any:
+    if isinstance(value, float):
+        return "nan" if value != value else value + 0.0
+    return "null" if value is None else value
+
+
+def grouped(values: list[Any], chosen: Any) -> tuple[list[int], list[int]]:
+    numbers: dict[Any, int] = {}
+    codes, first = [], []
+    for row, value in enumerate(values):
+        if row not in chosen:
+            codes.append(NONE)
+            continue
+        key = group_key(value)
+        if key not in numbers:
+            numbers[key] = len(numbers)
+            first.append(row)
+        codes.append(numbers[key])
+    return codes, first
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    return bool(bits_of(a) == bits_of(b))
+
+
+# -- columns that together reach every codec with every dtype -----------------------
+
+
+def f32(value: float) -> float:
+    return array("f", [value])[0]
+
+
+def nulled(values: list[Any], every: int) -> list[Any]:
+    return [None if row % every == every - 1 else value for row, value in enumerate(values)]
+
+
+def int_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
+    low, high = c.LIMITS[code]
+    small = [chance.randint(0, min(high, 9)) for _ in range(2 * N)]
+    wide = [chance.randint(low, high) for _ in range(2 * N)]
+    wide[3], wide[700] = low, high
+    few = [chance.choice([low, high, 0, high // 3, low // 5]) for _ in range(4 * N)]
+    step = (high - low) // (2 * N) or 0
+    found = {
+        "small": small,
+        "wide": wide,
+        "few": few,
+        "mid": [value // 3 for value in wide],
+        "const": [high] * N,
+        "const0": [0] * N,
+        "null": [None] * N,
+        "small null": nulled(small, 3),
+        "wide null": nulled(wide, 7),
+        "few null": nulled(few, 5),
+        "const null": nulled([low] * N, 2),
+    }
+    if step:
+        found["up"] = [low + i * step for i in range(2 * N)]
+        found["down"] = [high - i * step for i in range(2 * N)]
+        found["up but one"] = found["up"][:-1] + [high]
+    return found
+
+
+def float_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
+    cut = f32 if code == c.F32 else float
+    plain = [cut(chance.uniform(-50, 50)) for _ in range(2 * N)]
+    few = [cut(chance.choice([1.5, -2.25, 0.1, 1e10, -0.0, 0.0])) for _ in range(4 * N)]
+    wild = [chance.choice([NAN, INF, -INF, 0.0, -0.0, 5e-324, cut(1.5), cut(-1e30)]) for _ in range(4 * N)]
+    wild = [cut(value) for value in wild]
+    return {
+        "plain": plain,
+        "few": few,
+        "wild": wild,
+        "wild plain": plain[:N] + wild[:N],
+        "const": [cut(0.1)] * N,
+        "zero": [0.0] * N,
+        "negative zero": [-0.0] * N,
+        "zeros": [0.0, -0.0] * (N // 2),
+        "nan": [NAN] * N,
+        "inf": [INF] * N,
+        "nan and one": [NAN] * (N - 1) + [cut(2.5)],
+        "many": [cut(chance.choice(range(300)) / 7) for _ in range(4 * N)],
+        "null": [None] * N,
+        "plain null": nulled(plain, 3),
+        "few null": nulled(few, 4),
+        "wild null": nulled(wild, 5),
+        "negative zero null": nulled([-0.0] * N, 2),
+        "many null": nulled([cut(chance.choice(range(300)) / 7) for _ in range(4 * N)], 9),
+    }
+
+
+def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
+    few = [chance.choice([b"active", b"", b"idle", "é€".encode(), b"z" * 40]) for _ in range(2 * N)]
+    unique = [b"%06d" % chance.randrange(10**6) + b"x" * (i % 5) for i in range(2 * N)]
+    many = [b"value %d" % chance.randrange(400) for _ in range(4 * N)]
+    found = {
+        "few": few,
+        "unique": unique,
+        "many": many,
+        "const": [b"same"] * N,
+        "empty": [b""] * N,
+        "null": [None] * N,
+        "few null": nulled(few, 3),
+        "unique null": nulled(unique, 4),
+        "many null": nulled(many, 6),
+        "empty null": nulled([b""] * N, 3),
+        "top": [b"\xff" * 40 + b"%d" % (i % 700) for i in range(N)],
+    }
+    return found
+
+
+def columns(code: int) -> dict[str, list[Any]]:
+    chance = random.Random(code)
+    if code in c.VARLEN:
+        return text_columns(code, chance)
+    if code in c.FLOATS:
+        return float_columns(code, chance)
+    if code == c.BOOL:
+        mixed = [chance.randint(0, 1) for _ in range(2 * N)]
+        return {
+            "mixed": mixed, "true": [1] * N, "false": [0] * N, "null": [None] * N,
+            "mixed null": nulled(mixed, 3), "true null": nulled([1] * N, 2), "one": [0] * (N - 1) + [1],
+        }  # fmt: skip
+    if code in (c.DATE, c.DATETIME):  # what datetime can show
+        day = 1 if code == c.DATE else 86_400_000_000
+        few = [chance.randrange(5) * 3000 * day for _ in range(4 * N)]
+        wide = [chance.randrange(-700_000, 2_900_000) * day for _ in range(2 * N)]
+        return {
+            "few": few, "wide": wide, "up": [i * day for i in range(N)], "const": [-day] * N, "null": [None] * N,
+            "few null": nulled(few, 3), "wide null": nulled(wide, 5), "small": [day + i % 9 for i in range(N)],
+        }  # fmt: skip
+    return int_columns(code, chance)
+
+
+CODES = sorted(c.WIDTHS.keys() | c.VARLEN)
+CASES = [(code, name) for code in CODES for name in columns(code)]
+NAMES = [f"{code}-{name}" for code, name in CASES]
+every_case = pytest.mark.parametrize(("code", "name"), CASES, ids=NAMES)
+
+
+def forms(kernels: _ext.Backend, code: int, values: list[Any]) -> list[Any]:
+    """A column as this backend's chunks: sealed as chosen, sealed with hints, and as a raw view."""
+    buffer = filled(kernels, code, values)
+    made = [kernels.codecs.Chunk.view(buffer)]
+    seen = set()
+    for prefer in (0, c.DICT, c.FOR):
+        chunk = kernels.codecs.encode(buffer, 0, len(values), prefer)[0]
+        if chunk.codec not in seen:
+            seen.add(chunk.codec)
+            made.append(chunk)
+    return made
+
+
+# -- bytes ----------------------------------------------------------------------------
+
+
+@every_case
+def test_every_backend_writes_the_same_bytes(code: int, name: str) -> None:
+    values = columns(code)[name]
+    for prefer in (0, c.DICT, c.FOR, c.AFFINE):
+        found = {}
+        for backend in _ext.available():
+            chunk, zone = sealed(_ext.backend(backend), code, values, prefer)
+            assert chunk.data.readonly
+            found[backend] = (bytes(chunk.data), tuple(map(bits_of, zone)))
+        first = found["python"]
+        assert all(answer == first for answer in found.values()), (prefer, list(found))
+
+
+@every_case
+def test_zone(kernels: _ext.Backend, code: int, name: str) -> None:
+    values = columns(code)[name]
+    zone = sealed(kernels, code, values)[1]
+    present = [value for value in values if value is not None]
+    assert zone.nulls == len(values) - len(present)
+    wanted = bounds_reference(code, values)
+    if code in c.VARLEN:
+        assert zone.total is None and zone.nans == 0
+        if wanted is None:
+            assert (zone.lo, zone.hi) == (None, None)
+        else:
+            assert len(zone.lo) <= 32 and zone.lo <= wanted[0] and wanted[0].startswith(zone.lo)
+            assert zone.hi is None or (len(zone.hi) <= 32 and zone.hi >= wanted[1])
+            assert zone.exact == ((zone.lo, zone.hi) == wanted)
+        return
+    assert zone.exact
+    assert same((zone.lo, zone.hi), wanted or (None, None))
+    assert zone.nans == sum(value != value for value in present)
+    if code in c.FLOATS:
+        assert same(zone.total, reference_sum(values, range(len(values))))
+    else:
+        assert zone.total == sum(present) and type(zone.total) is int
+
+
+@pytest.mark.parametrize("width", range(1, 65))
+def test_packing_is_that_of_the_format_page(kernels: _ext.Backend, width: int) -> None:
+    chance = random.Random(width)
+    values = [chance.getrandbits(width) for _ in range(2 * N)]
+    values[0], values[5] = 0, (1 << width) - 1  # the column's least value, and its width
+    chunk, _ = sealed(kernels, c.U64, values, c.FOR)
+    packed = c.packed_width((1 << width) - 1)
+    assert (chunk.codec, chunk.width) == (c.FOR, packed)
+    assert bytes(chunk.data[128:]) == reference_pack(values, packed)
+    assert chunk.take() == values
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 11, 16])
+def test_dictionary_codes_are_packed_alike(kernels: _ext.Backend, width: int) -> None:
+    count = min(1 << width, 30_000)
+    rows = 64 * N if width > 11 else 8 * N
+    values = [i % count * 10**6 for i in range(rows)]
+    chunk, _ = sealed(kernels, c.I64, values, c.DICT)
+    assert (chunk.codec, chunk.width) == (c.DICT, c.packed_width(count - 1))
+    if width <= 11:
+        size = rows // N * 128 * chunk.width
+        assert bytes(chunk.data[128 : 128 + size]) == reference_pack([i % count for i in range(rows)], chunk.width)
+    assert chunk.take() == values
+
+
+def test_widths_that_are_not_written_can_be_read(kernels: _ext.Backend) -> None:
+    for width in (15, 31, 62, 63):
+        chance = random.Random(width)
+        values = [chance.getrandbits(width) for _ in range(N)]
+        head = struct.pack(
+            "<BBBBIIIqqQQQQQ", c.FOR, c.U64, width, c.container(width), N, 0, 0, 0, 0, 0, 128, 0, 0, 128 + 128 * width
+        )
+        chunk = kernels.codecs.Chunk(head.ljust(128, b"\0") + reference_pack(values, width))
+        assert chunk.take() == values
+        assert rows_in(chunk.select(values[7], values[7])) == [i for i in range(N) if values[i] == values[7]]
+
+
+def test_the_choice(kernels: _ext.Backend) -> None:
+    def chosen(code: int, values: list[Any], prefer: int = 0) -> int:
+        return sealed(kernels, code, values, prefer)[0].codec  # type: ignore[no-any-return]
+
+    chance = random.Random(1)
+    few_wide = [chance.choice([1, 10**12, -(10**15)]) for _ in range(N)]
+    assert chosen(c.I64, few_wide) == c.DICT
+    assert chosen(c.I64, few_wide, c.FOR) == chosen(c.I64, few_wide, c.AFFINE) == c.FOR
+    assert chosen(c.I64, [i % 10 for i in range(N)]) == c.FOR
+    assert chosen(c.I64, [i % 10 for i in range(N)], c.DICT) == c.FOR
+    assert chosen(c.I64, list(range(0, -N, -1))) == c.AFFINE
+    assert chosen(c.U64, [0, 2**64 - 1] * (N // 2)) == c.DICT
+    assert chosen(c.U64, [i % 2 * 2**63 + i for i in range(N)]) == c.FOR
+    assert chosen(c.I16, few := [chance.choice([1, 30000]) for _ in range(N)]) == c.FOR
+    assert chosen(c.I16, few, c.DICT) == c.FOR
+    third = [float(i // 3) for i in range(N)]
+    assert chosen(c.F64, third) == c.RAW
+    assert chosen(c.F64, third, c.DICT) == c.DICT
+    assert chosen(c.F64, [float(i) for i in range(N)], c.DICT) == c.RAW
+    assert chosen(c.F64, [0.0, -0.0] * (N // 2)) == c.DICT
+    half = [b"%d" % (i // 2) for i in range(N)]
+    assert chosen(c.STR, half) == c.RAW
+    assert chosen(c.STR, half, c.DICT) == c.DICT
+    assert chosen(c.STR, [b"a", b"b"] * (N // 2)) == c.DICT
+    assert chosen(c.BOOL, [0, 1] * (N // 2)) == c.BITMAP
+
+
+def test_encode_from_any_row(kernels: _ext.Backend) -> None:
+    for code in (c.I32, c.F64, c.STR, c.BOOL):
+        name = {c.STR: "few null", c.BOOL: "mixed null"}.get(code, "few null")
+        values = columns(code)[name]
+        values = values + values
+        buffer = filled(kernels, code, values)
+        for start in (0, 1, 13, N - 1):
+            chunk, _ = kernels.codecs.encode(buffer, start, start + N)
+            again, _ = sealed(kernels, code, values[start : start + N])
+            assert bytes(chunk.data) == bytes(again.data)
+        for start, stop in ((0, 0), (0, 5), (-N, 0), (N, 0), (0, len(values) + N), (0, 65 * N)):
+            with pytest.raises(ValueError):
+                kernels.codecs.encode(buffer, start, stop)
+
+
+def test_distinct(kernels: _ext.Backend) -> None:
+    distinct = kernels.codecs.distinct
+    assert distinct(filled(kernels, c.I64, [1, 2, None, 2, 0]), 10) == 3
+    assert distinct(filled(kernels, c.I64, list(range(9000))), 10) == 11
+    assert distinct(filled(kernels, c.F64, [0.0, -0.0, NAN, NAN, 1.0]), 10) == 4
+    assert distinct(filled(kernels, c.F32, [0.5] * 100 + [None]), 0) == 1
+    assert distinct(filled(kernels, c.STR, [b"a", b"", None, b"a"]), 5) == 2
+    assert distinct(filled(kernels, c.BOOL, [1, 0, 1]), 5) == 2
+    assert distinct(filled(kernels, c.STR, []), 5) == 0
+
+
+# -- values ---------------------------------------------------------------------------
+
+
+@every_case
+def test_values_come_back(kernels: _ext.Backend, code: int, name: str) -> None:
+    values = columns(code)[name]
+    size = len(values)
+    shown = [c.logical(code, value) for value in values]
+    chance = random.Random(5)
+    some = [0, size - 1, *(chance.randrange(size) for _ in range(50))]
+    many = [chance.randrange(size) for _ in range(size // 2)]
+    for chunk in forms(kernels, code, values):
+        assert (chunk.code, chunk.rows, chunk.null_count) == (code, size, sum(value is None for value in values))
+        assert chunk.nbytes > 0
+        assert same(chunk.take(), shown)
+        for rows in (some, many, []):
+            assert same(chunk.take(array("I", rows)), [shown[row] for row in rows])
+            gathered = chunk.gather(array("I", rows))
+            assert gathered.rows == len(rows)
+            assert gathered.null_count == sum(values[row] is None for row in rows)
+            assert same(gathered.tolist(), [shown[row] for row in rows])
+        for row in some:
+            assert same(chunk.fetch(row), shown[row])
+            assert same(chunk.physical(row), values[row])
+        decoded = chunk.decode()
+        assert (decoded.code, decoded.rows, decoded.null_count) == (code, size, chunk.null_count)
+        assert same(decoded.tolist(), shown)
+        if code not in c.VARLEN:
+            empty = 0.0 if code in c.FLOATS else 0
+            assert all(same(value, empty) for value, given in zip(decoded.data.tolist(), values) if given is None)
+        decoded.append(values[0])
+        assert chunk.rows == size
+        assert rows_in(chunk.valid()) == [row for row, value in enumerate(values) if value is not None]
+        for row in (-1, size, 1 << 33):
+            with pytest.raises(IndexError):
+                chunk.fetch(row)
+            with pytest.raises(IndexError):
+                chunk.physical(row)
+        for call in (chunk.take, chunk.gather):
+            with pytest.raises(IndexError):
+                call(array("I", [0, size]))
+            with pytest.raises(ValueError):
+                call(array("H", [0]))
+
+
+@every_case
+def test_chunks_are_read_by_every_backend(code: int, name: str) -> None:
+    values = columns(code)[name]
+    shown = [c.logical(code, value) for value in values]
+    everyone = [_ext.backend(backend) for backend in _ext.available()]
+    for writer in everyone:
+        chunk, _ = sealed(writer, code, values)
+        view = writer.codecs.Chunk.view(filled(writer, code, values), 8, N - 3)
+        for reader in everyone:
+            assert same(reader.codecs.Chunk(bytes(chunk.data)).take(), shown)
+            assert same(reader.codecs.Chunk.adopt(chunk).take(), shown)
+            other = reader.codecs.Chunk.adopt(view)
+            assert type(other) is reader.codecs.Chunk and not other.sealed
+            assert same(other.take(), shown[8 : N - 3])
+            assert same(other.fetch(0), shown[8])
+            assert rows_in(other.valid()) == [row for row in range(N - 11) if values[row + 8] is not None]
+            assert bytes(other.valid()) == bytes(view.valid())
+
+
+def test_float_bits_are_kept(kernels: _ext.Backend) -> None:
+    for bits in (0x7FF8000000000001, 0xFFF8000000000123, 0x7FF0000000000001):
+        data = array("Q", [bits] * N)
+        for rows in (data, array("Q", [bits, 0] * (N // 2)), array("Q", [bits, *range(N - 1)])):
+            buffer = kernels.values.ColumnBuffer.from_parts(c.F64, N, rows)
+            chunk, _ = kernels.codecs.encode(buffer, 0, N)
+            assert bytes(chunk.decode().data) == rows.tobytes()
+    rows = array("I", [0x7F800001, 0xFFC00123] * (N // 2))
+    chunk, _ = kernels.codecs.encode(kernels.values.ColumnBuffer.from_parts(c.F32, N, rows), 0, N)
+    assert chunk.codec == c.DICT
+    assert bytes(chunk.decode().data) == rows.tobytes()
+
+
+def test_views_do_not_see_later_rows(kernels: _ext.Backend) -> None:
+    for code, value in ((c.I64, 5), (c.STR, b"five"), (c.F64, 0.5)):
+        buffer = filled(kernels, code, [value, None, value, value])
+        view = kernels.codecs.Chunk.view(buffer)
+        for _ in range(5000):
+            buffer.append(value)
+        buffer.append(None)
+        assert (view.rows, view.null_count, view.sealed, view.codec) == (4, 1, False, c.RAW)
+        shown = c.logical(code, value)
+        assert view.take() == [shown, None, shown, shown]
+        later = kernels.codecs.Chunk.view(buffer, 8, 20)
+        assert (later.rows, later.take()) == (12, [shown] * 12)
+        assert later.parts()[:2] == (code, 12)
+        for start, stop in ((1, 4), (8, 7), (0, 10**6), (-8, 4)):
+            with pytest.raises(ValueError):
+                kernels.codecs.Chunk.view(buffer, start, stop)
+
+
+def test_empty_view(kernels: _ext.Backend) -> None:
+    for code in CODES:
+        view = kernels.codecs.Chunk.view(filled(kernels, code, []))
+        assert (view.rows, view.take(), view.count(), view.bounds()) == (0, [], 0, None)
+        assert view.decode().rows == 0 and len(view.valid()) == 0 and len(view.select(None, None)) == 0
+        assert [part.tolist() for part in view.group()] == [[], []]
+        if code not in c.VARLEN:
+            assert view.sum() == 0
+
+
+# -- select -----------------------------------------------------------------------------
+
+
+def matches(code: int, value: Any, low: Any, high: Any, low_open: bool, high_open: bool) -> bool:
+    if value is None or value != value:
+        return False
+    if low is not None and (value < low or (low_open and value == low)):
+        return False
+    return not (high is not None and (value > high or (high_open and value == high)))
+
+
+def probes(code: int, values: list[Any], chance: random.Random) -> list[Any]:
+    present = [value for value in values if value is not None and value == value] or [b"" if code in c.VARLEN else 0]
+    picked = [chance.choice(present) for _ in range(4)]
+    if code in c.VARLEN:
+        return [*picked, b"", b"m", b"\xff" * 50, picked[0] + b"\0"]
+    if code in c.FLOATS:
+        return [*map(float, picked), 0.0, -0.0, INF, -INF, 1e300, -1e-300, 5e-324, picked[0] + 1e-9, 0.1, 3.5e38, -1e39]
+    low, high = c.LIMITS[code]
+    return [*picked, 0, low, high, low - 1, high + 1, 2**100, -(2**100), picked[0] + 1, 3]
+
+
+@every_case
+def test_select(kernels: _ext.Backend, code: int, name: str) -> None:
+    values = columns(code)[name]
+    chance = random.Random(len(name))
+    bounds = probes(code, values, chance)
+    ranges = [(None, None), (None, bounds[0]), (bounds[1], None), (bounds[0], bounds[0])]
+    ranges += [(chance.choice(bounds), chance.choice(bounds)) for _ in range(6)]
+    open_ends = [(False, False)] if code in c.FLOATS else [(False, False), (True, False), (False, True), (True, True)]
+    for chunk in forms(kernels, code, values):
+        for low, high in ranges:
+            low_open, high_open = chance.choice(open_ends)
+            found = chunk.select(low, high, low_open, high_open)
+            assert type(found) is bytearray and len(found) == mask_bytes(len(values))
+            wanted = [r for r, v in enumerate(values) if matches(code, v, low, high, low_open, high_open)]
+            assert rows_in(found) == wanted, (chunk.codec, low, high, low_open, high_open)
+        for count in (0, 1, 2, 3, 30):
+            wanted_values = [chance.choice(bounds) for _ in range(count)]
+            if code in c.FLOATS and count > 1:
+                wanted_values.append(NAN)
+            if count == 30:
+                wanted_values += [value for value in values[:40] if value is not None]
+            found = chunk.select_in(wanted_values)
+            assert type(found) is bytearray and len(found) == mask_bytes(len(values))
+            comparable = {value for value in wanted_values if value == value}
+            assert rows_in(found) == [r for r, v in enumerate(values) if v is not None and v in comparable], chunk.codec
+
+
+def column_strategy(code: int) -> Any:
+    if code in c.VARLEN:
+        value: Any = st.binary(max_size=4)
+    elif code in c.FLOATS:
+        width = 32 if code == c.F32 else 64
+        value = st.one_of(st.floats(width=width), st.sampled_from([0.0, -0.0, 1.5, NAN, INF]))
+    else:
+        low, high = c.LIMITS[code]
+        edge = [v for v in (low, low + 1, -1, 0, 1, high - 1, high) if low <= v <= high]
+        value = st.one_of(st.integers(low, high), st.sampled_from(edge))
+    return st.lists(st.one_of(value, st.none()) if code % 2 else value, min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_any_column(data: Any) -> None:
+    code = data.draw(st.sampled_from(CODES))
+    few = data.draw(column_strategy(code))
+    spread = data.draw(st.integers(1, 7))
+    values = [few[(row * spread + row // 300) % len(few)] for row in range(N)]
+    chance = random.Random(data.draw(st.integers(0, 99)))
+    chosen = {row for row in range(N) if chance.random() < 0.5}
+    mask = mask_of(chosen, N)
+    bounds = probes(code, values, chance)
+    low, high = chance.choice(bounds), chance.choice(bounds)
+    wanted = [row for row, value in enumerate(values) if matches(code, value, low, high, False, False)]
+    present = [row for row, value in enumerate(values) if value is not None]
+    answers = []
+    for backend in _ext.available():
+        kernels = _ext.backend(backend)
+        answer = []
+        for chunk in forms(kernels, code, values)[:2]:
+            assert same(chunk.take(), [c.logical(code, value) for value in values] if code not in _DAYS else chunk.take())
+            assert rows_in(chunk.select(low, high)) == wanted
+            assert chunk.count(mask) == len(chosen.intersection(present))
+            assert same(chunk.bounds(mask), bounds_reference(code, [values[row] for row in sorted(chosen)]))
+            assert tuple(part.tolist() for part in chunk.group(mask)) == grouped(values, chosen)
+            if code in c.FLOATS:
+                assert same(chunk.sum(mask, 0.5), reference_sum(values, chosen, 0.5))
+            elif code not in c.VARLEN:
+                assert chunk.sum(mask, 3) == 3 + sum(values[row] or 0 for row in chosen)
+            if chunk.sealed:
+                answer.append(bytes(chunk.data))
+        answers.append(answer)
+    assert all(answer == answers[0] for answer in answers)
+
+
+_DAYS = frozenset((c.DATE, c.DATETIME))  # not every stored integer can be shown
+
+
+# -- aggregates and groups ----------------------------------------------------------------
+
+
+def masks(size: int) -> list[Optional[set[int]]]:
+    chance = random.Random(size)
+    return [
+        None, set(), set(range(size)), {0}, {size - 1, 77},
+        {row for row in range(size) if chance.random() < 0.5}, {row for row in range(size) if chance.random() < 0.02},
+    ]  # fmt: skip
+
+
+@every_case
+def test_aggregates(kernels: _ext.Backend, code: int, name: str) -> None:
+    values = columns(code)[name]
+    size = len(values)
+    for chunk in forms(kernels, code, values):
+        for chosen in masks(size):
+            rows = set(range(size)) if chosen is None else chosen
+            mask: Any = None if chosen is None else bytes(mask_of(chosen, size))
+            picked = [values[row] for row in sorted(rows)]
+            assert chunk.count(mask) == sum(value is not None for value in picked)
+            assert same(chunk.bounds(mask), bounds_reference(code, picked)), chunk.codec
+            if code in c.FLOATS:
+                for start in (0, 1e16, -0.25):
+                    assert same(chunk.sum(mask, start), reference_sum(values, rows, float(start))), chunk.codec
+            elif code in c.VARLEN:
+                with pytest.raises(TypeError):
+                    chunk.sum(mask)
+            else:
+                assert chunk.sum(mask) == sum(value for value in picked if value is not None)
+                assert chunk.sum(mask, 2**70) == 2**70 + chunk.sum(mask)
+        wrong = bytes(mask_bytes(size) + 8)
+        for call in (chunk.sum, chunk.count, chunk.bounds, chunk.group):
+            if code in c.VARLEN and call == chunk.sum:
+                continue
+            with pytest.raises(ValueError):
+                call(wrong)
+
+
+@every_case
+def test_groups(kernels: _ext.Backend, code: int, name: str) -> None:
+    values = columns(code)[name]
+    size = len(values)
+    chance = random.Random(3)
+    for chunk in forms(kernels, code, values):
+        for chosen in masks(size)[:6]:
+            rows = set(range(size)) if chosen is None else chosen
+            codes, first = chunk.group(None if chosen is None else mask_of(chosen, size))
+            assert (codes.format, first.format) == ("I", "I")
+            assert (codes.tolist(), first.tolist()) == grouped(values, rows), (chunk.codec, chosen and len(chosen))
+        for groups in (1, 5, 300):
+            by = [chance.choice([NONE, *range(groups)][: groups + 1]) for _ in range(size)]
+            check_group_aggregates(chunk, code, values, by, groups)
+
+
+def check_group_aggregates(chunk: Any, code: int, values: list[Any], by: list[int], groups: int) -> None:
+    codes = array("I", by)
+    members: list[list[tuple[int, Any]]] = [[] for _ in range(groups)]
+    for row, (group, value) in enumerate(zip(by, values)):
+        if group != NONE and value is not None:
+            members[group].append((row, value))
+    assert chunk.group_count(codes, groups) == [len(member) for member in members]
+    wanted = [bounds_reference(code, [value for _, value in member]) for member in members]
+    assert same(chunk.group_bounds(codes, groups), wanted), chunk.codec
+    if code in c.FLOATS:
+        sums: list[Any] = []
+        for member in members:
+            lanes = [0.0] * 4
+            for row, value in member:
+                lanes[row % 4] += value
+            sums.append((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]))
+        assert same(chunk.group_sum(codes, groups), sums), chunk.codec
+    elif code in c.VARLEN:
+        with pytest.raises(TypeError):
+            chunk.group_sum(codes, groups)
+    else:
+        assert chunk.group_sum(codes, groups) == [sum(value for _, value in member) for member in members]
+
+
+def test_group_codes_are_checked(kernels: _ext.Backend) -> None:
+    for code in (c.I64, c.F64, c.STR):
+        chunk, _ = sealed(kernels, code, columns(code)["few"][:N])
+        calls = [chunk.group_count, chunk.group_bounds] + ([] if code == c.STR else [chunk.group_sum])
+        for call in calls:
+            for wrong in (array("I", [0] * (N - 1)), array("I", [2] * N), array("I", [0] * (N - 1) + [NONE - 1])):
+                with pytest.raises(ValueError):
+                    call(wrong, 2)
+
+
+def test_large_sums_are_exact(kernels: _ext.Backend) -> None:
+    for code in (c.I64, c.U64, c.DATETIME):
+        low, high = c.LIMITS[code]
+        values = [high - row for row in range(N)] + [low + row * 3 for row in range(N)] + [high, high - 7] * N
+        for chunk in forms(kernels, code, values):
+            assert chunk.sum() == sum(values)
+            codes = array("I", [row % 3 for row in range(4 * N)])
+            assert chunk.group_sum(codes, 3) == [sum(values[group::3]) for group in range(3)]
+
+
+# -- bytes that are not trusted --------------------------------------------------------------
+
+
+def touch(chunk: Any) -> None:
+    """Ask a chunk for everything."""
+    chunk.decode()
+    chunk.valid()
+    chunk.count()
+    chunk.bounds()
+    chunk.group()
+    chunk.nbytes  # noqa: B018
+    low: Any = b"a" if chunk.code in c.VARLEN else 0.5 if chunk.code in c.FLOATS else 1
+    chunk.select(low, None)
+    chunk.select(None, low)
+    chunk.select_in([low, low + low])
+    if chunk.code not in c.VARLEN:
+        chunk.sum()
+    for row in (0, chunk.rows - 1):
+        chunk.physical(row)
+        if chunk.code not in _DAYS:
+            chunk.fetch(row)
+
+
+HOSTILE = [
+    (c.I64, "small null"), (c.I64, "up"), (c.U64, "few"), (c.I16, "wide"), (c.F64, "plain null"), (c.F32, "few null"),
+    (c.STR, "few null"), (c.STR, "unique"), (c.BYTES, "const"), (c.BOOL, "mixed null"), (c.DATE, "const"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "name"), HOSTILE)
+def test_hostile_headers(kernels: _ext.Backend, code: int, name: str) -> None:
+    whole = bytes(sealed(kernels, code, columns(code)[name][:N])[0].data)
+    chance = random.Random(9)
+    for place in range(128):
+        for value in {whole[place] ^ (1 << chance.randrange(8)), whole[place] ^ 0xFF, 0, 0x7F}:
+            hostile = bytearray(whole)
+            hostile[place] = value
+            try:
+                chunk = kernels.codecs.Chunk(bytes(hostile))
+            except ValueError:
+                continue
+            touch(chunk)
+            if place >= 72:
+                assert hostile == whole
+
+
+@pytest.mark.parametrize(("code", "name"), HOSTILE)
+def test_truncated_chunks_are_refused(kernels: _ext.Backend, code: int, name: str) -> None:
+    whole = bytes(sealed(kernels, code, columns(code)[name][:N])[0].data)
+    for size in {0, 1, 16, 71, 127, 128, 192, len(whole) // 2, len(whole) - 64, len(whole) - 1}:
+        if size < len(whole):
+            with pytest.raises(ValueError):
+                kernels.codecs.Chunk(whole[:size])
+    with pytest.raises(ValueError):
+        kernels.codecs.Chunk(whole + bytes(64))
+
+
+def test_hostile_sections(kernels: _ext.Backend) -> None:
+    def put(whole: bytes, at: int, value: bytes) -> bytes:
+        return whole[:at] + value + whole[at + len(value) :]
+
+    refused = []
+    unique = bytes(sealed(kernels, c.STR, columns(c.STR)["unique"][:N])[0].data)
+    refused.append(put(unique, 128 + 4 * 10, struct.pack("<I", 2**31)))  # an offset past the heap
+    refused.append(put(unique, 128 + 4 * 10, struct.pack("<I", 0)))  # offsets that fall
+    refused.append(put(unique, 128, struct.pack("<I", 1)))  # offsets that do not start at 0
+    words = bytes(sealed(kernels, c.STR, [b"a", b"b", b"d"] * 341 + [b"a"])[0].data)
+    codes = struct.unpack_from("<Q", words, 40)[0]
+    heap = struct.unpack_from("<Q", words, 56)[0]
+    refused.append(put(words, codes, b"\xff" * 16))  # code 3 of 3 values
+    refused.append(put(words, heap, b"cb"))  # not sorted
+    refused.append(put(words, heap, b"bb"))  # not distinct
+    floats = bytes(sealed(kernels, c.F64, [-1.0, 2.0] * 512)[0].data)
+    heap = struct.unpack_from("<Q", floats, 56)[0]
+    refused.append(put(floats, heap, struct.pack("<dd", 2.0, -1.0)))
+    nulls = bytes(sealed(kernels, c.I64, columns(c.I64)["wide null"][:N])[0].data)
+    refused.append(put(nulls, 128, bytes([nulls[128] ^ 1])))  # one null more than counted
+    line = bytes(sealed(kernels, c.I32, list(range(N)))[0].data)
+    refused.append(put(line, 24, struct.pack("<q", 2**31)))  # a sequence that leaves its type
+    for hostile in refused:
+        with pytest.raises(ValueError):
+            kernels.codecs.Chunk(hostile)
+
+
+def test_random_bodies_never_crash(kernels: _ext.Backend) -> None:
+    chance = random.Random(11)
+    for code, name in HOSTILE:
+        whole = bytes(sealed(kernels, code, columns(code)[name][:N])[0].data)
+        for _ in range(6):
+            hostile = bytearray(whole)
+            for _ in range(chance.choice([1, 8, 100])):
+                hostile[chance.randrange(len(whole))] = chance.randrange(256)
+            try:
+                chunk = kernels.codecs.Chunk(bytes(hostile))
+            except ValueError:
+                continue
+            touch(chunk)
+
+
+def test_what_is_not_a_chunk(kernels: _ext.Backend) -> None:
+    for data in (b"", bytes(128), bytes(4096), b"\xff" * 256):
+        with pytest.raises(ValueError):
+            kernels.codecs.Chunk(data)
+    chunk, _ = sealed(kernels, c.I64, list(range(N)))
+    view = kernels.codecs.Chunk.view(filled(kernels, c.I64, [1]))
+    with pytest.raises(ValueError):
+        chunk.parts()
+    with pytest.raises(ValueError):
+        view.data  # noqa: B018
+    assert kernels.codecs.Chunk(memoryview(bytearray(chunk.data))).take() == list(range(N))

@@ -1,0 +1,335 @@
+"""Single-row access: every backend, and the twins against each other."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from typing import Any, Optional
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snapdb import _ext
+from snapdb._ext import _common as c
+
+COLUMNS = [
+    ("id", c.I32, 0, False),
+    ("s", c.BYTES, 8, True),
+    ("x", c.F64, 0, True),
+    ("ok", c.BOOL, 0, True),
+    ("d", c.DATE, 0, True),
+]
+BLOCK = c.BLOCK
+
+
+def coerce(column: int, value: Any, position: int) -> Any:
+    if value is None and COLUMNS[column][3]:
+        return None
+    if column == 0 and hasattr(value, "__index__") and abs(value.__index__()) < 2**31:
+        return value.__index__()
+    raise ValueError((column, position))
+
+
+def refuse(row: Any, position: int, partial: bool) -> None:
+    raise KeyError((position, partial))
+
+
+class Table:
+    """The lists of an engine around one port."""
+
+    def __init__(self, kernels: Any, tail: bool = True) -> None:
+        self.kernels = kernels
+        self.codec = kernels.values.RowCodec(COLUMNS, coerce, refuse)
+        self.parts: list[list[Any]] = [[] for _ in COLUMNS]
+        self.overlays: list[dict[int, dict[int, Any]]] = [{} for _ in COLUMNS]
+        self.deleted: list[Any] = []
+        self.slow: list[Any] = []
+        self.full: list[int] = []
+        self.port = kernels.tail.RowPort(
+            self.codec, self.parts, self.overlays, self.deleted, threading.Lock(), self.wait, self.fold
+        )
+        if tail:
+            self.open()
+
+    def open(self) -> None:
+        """A new open segment."""
+        for segments, spec in zip(self.parts, COLUMNS):
+            segments.append((None, self.kernels.values.ColumnBuffer(spec[1])))
+        self.deleted.append(None)
+
+    def wait(self, row: Any) -> int:
+        self.slow.append(row)
+        return -7
+
+    def fold(self) -> None:
+        """Seal the whole blocks of the tail, as an engine does."""
+        self.full.append(self.port.rows)
+        for segments, spec in zip(self.parts, COLUMNS):
+            chunk, tail = segments[-1]
+            assert chunk is None
+            blocks = tail.rows // BLOCK * BLOCK
+            if blocks:
+                rest = self.kernels.values.ColumnBuffer(spec[1])
+                rest.extend(tail, blocks, tail.rows)
+                segments[-1] = (self.kernels.codecs.encode(tail, 0, blocks)[0], rest)
+
+
+def row_of(i: int) -> dict[str, Any]:
+    return {
+        "id": i,
+        "s": None if i % 7 == 3 else ("ok", "warn", "grüß")[i % 3],
+        "x": None if i % 5 == 2 else i / 4,
+        "ok": i % 2 == 0,
+        "d": dt.date(2024, 1, 1) + dt.timedelta(days=i % 400),
+    }
+
+
+def test_insert_and_get(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    assert (port.rows, port.limit, port.paused) == (0, c.TAIL, False)
+    rows = [row_of(i) for i in range(100)]
+    assert [port.insert(row) for row in rows] == list(range(100))
+    assert port.rows == 100 and [port.get(i) for i in range(100)] == rows
+    assert list(port.get(5)) == [spec[0] for spec in COLUMNS]
+    got = port.get(5)
+    got["id"] = got["new"] = 99
+    assert port.get(5) == rows[5]
+    for idx in (-1, 100, 2**16, 2**31, 2**63, 2**64, -(2**70)):
+        assert port.get(idx) is None and port.contains(idx) is False
+    assert all(port.contains(i) is True for i in range(100))
+
+
+def test_an_id_is_an_integer(kernels: Any) -> None:
+    class Index:
+        def __index__(self) -> int:
+            return 1
+
+    table = Table(kernels)
+    table.port.insert(row_of(0))
+    table.port.insert(row_of(1))
+    assert table.port.get(Index()) == table.port.get(True) == row_of(1)  # type: ignore[arg-type]
+    assert table.port.contains(Index()) is True
+    for idx in (1.0, "1", None, [1]):
+        for call in (table.port.get, table.port.contains):
+            with pytest.raises(TypeError):
+                call(idx)
+
+
+def test_a_bad_row_leaves_no_trace(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    port.insert(row_of(0))
+    for row, kind in (
+        (5, KeyError),
+        ({"id": 1, "y": 2}, KeyError),
+        ({"s": "x"}, KeyError),
+        ({"id": 1, "d": "x"}, ValueError),
+        ({"id": 2**31}, ValueError),
+    ):
+        for call in (port.insert, port.append):
+            with pytest.raises(kind):
+                call(row)
+    for values in ([1], [1] * 6):
+        with pytest.raises(ValueError):
+            port.append_values(values)
+    assert port.rows == 1 and {segments[0][1].rows for segments in table.parts} == {1}
+
+
+def test_missing_nullable_columns_are_null(kernels: Any) -> None:
+    port = Table(kernels).port
+    assert port.insert({"id": 4}) == 0
+    assert port.get(0) == {"id": 4, "s": None, "x": None, "ok": None, "d": None}
+    assert port.append_values(iter([5, b"\xff", 0.5, 1, 3])) == 1
+    assert port.get(1) == {"id": 5, "s": b"\xff", "x": 0.5, "ok": True, "d": dt.date(1970, 1, 4)}
+
+
+def test_paused(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    port.paused = True
+    assert port.insert(row_of(1)) == -7 and table.slow == [row_of(1)] and port.rows == 0
+    with pytest.raises(KeyError):
+        port.insert({})
+    assert len(table.slow) == 1
+    assert port.append(row_of(1)) == 0 and port.append_values([1, None, None, None, None]) == 1
+    port.paused = False
+    assert port.insert(row_of(2)) == 2
+
+
+def test_pausing_while_a_row_is_read(kernels: Any) -> None:
+    table = Table(kernels)
+
+    class Pauses:
+        def __index__(self) -> int:
+            table.port.paused = True
+            return 3
+
+    assert table.port.insert({"id": Pauses()}) == -7 and table.port.rows == 0
+
+
+def test_on_full_and_sealed_rows(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    port.limit = 1500
+    rows = [row_of(i) for i in range(1800)]
+    for row in rows[:1500]:
+        port.insert(row)
+    assert table.full == [1500]
+    for row in rows[1500:]:
+        port.insert(row)
+    assert table.full == [1500]  # the tail starts again at 476 rows
+    assert table.parts[0][0][0].rows == BLOCK and table.parts[0][0][1].rows == 776
+    assert [port.get(i) for i in range(1801)] == [*rows, None]
+    assert port.contains(1023) and port.contains(1024) and not port.contains(1800)
+
+
+def test_an_error_in_on_full_comes_after_the_row(kernels: Any) -> None:
+    table = Table(kernels)
+
+    def fail() -> None:
+        raise ArithmeticError
+
+    port = kernels.tail.RowPort(
+        table.codec, table.parts, table.overlays, table.deleted, threading.Lock(), table.wait, fail
+    )
+    port.limit = 2
+    port.insert(row_of(0))
+    with pytest.raises(ArithmeticError):
+        port.insert(row_of(1))
+    assert port.rows == 2 and port.get(1) == row_of(1)
+
+
+@pytest.mark.parametrize("kind", [bytearray, bytes, memoryview])
+def test_deleted_and_overlaid(kernels: Any, kind: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    for i in range(20):
+        port.insert(row_of(i))
+    bits = bytearray(c.mask_bytes(20))
+    bits[0] |= 1 << 3
+    bits[2] |= 1 << 1
+    table.deleted[0] = kind(bits)
+    table.overlays[1][0] = {5: b"new", 6: None}
+    table.overlays[3][0] = {5: 1}
+    table.overlays[4][0] = {5: 0}
+    assert [i for i in range(20) if port.get(i) is None] == [3, 17]
+    assert [i for i in range(20) if not port.contains(i)] == [3, 17]
+    assert port.get(5) == {**row_of(5), "s": "new", "ok": True, "d": dt.date(1970, 1, 1)}
+    assert port.get(6) == {**row_of(6), "s": None}
+    assert port.get(7) == row_of(7)
+    table.deleted[0] = kind(b"\x08")  # a short bitmap says nothing of the rows behind it
+    assert port.get(17) == row_of(17) and port.get(3) is None
+
+
+def test_amend(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    for i in range(10):
+        port.insert(row_of(i))
+    table.deleted[0] = bytearray(b"\x08")
+    port.amend(5, iter([(1, b"new"), (3, None)]))
+    port.amend(5, [(1, b"newer")])
+    port.amend(0, [])
+    assert port.get(5) == {**row_of(5), "s": "newer", "ok": None} and port.get(0) == row_of(0)
+    assert table.overlays == [{}, {0: {5: b"newer"}}, {}, {0: {5: None}}, {}]
+    for idx in (3, -1, 10, 2**70):
+        with pytest.raises(KeyError) as caught:
+            port.amend(idx, [(0, 1)])
+        assert caught.value.args == (idx,)
+    for column in (-1, 5):
+        with pytest.raises(IndexError):
+            port.amend(4, [(0, 1), (column, 1)])
+    with pytest.raises(TypeError):
+        port.amend(1.0, [(0, 1)])
+    assert port.get(4) == row_of(4) and table.overlays[0] == {}
+
+
+def test_segments(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    for i in range(3):
+        port.insert(row_of(i))
+    port.rows = c.SEGMENT  # as if segment 0 were full
+    table.open()
+    assert port.insert(row_of(9)) == c.SEGMENT
+    assert port.get(c.SEGMENT) == row_of(9) and port.get(c.SEGMENT - 1) is None and not port.contains(c.SEGMENT - 1)
+    for segments in table.parts:
+        segments[0] = None
+    assert port.get(0) is None and not port.contains(0) and port.get(c.SEGMENT) == row_of(9)
+    port.rows = 5 * c.SEGMENT
+    assert port.get(3 * c.SEGMENT) is None and not port.contains(3 * c.SEGMENT)
+
+
+def test_no_tail_to_append_to(kernels: Any) -> None:
+    table = Table(kernels, tail=False)
+    for _ in range(2):
+        for call, value in ((table.port.insert, row_of(0)), (table.port.append_values, [1, None, None, None, None])):
+            with pytest.raises(RuntimeError):
+                call(value)
+        for segments in table.parts:
+            segments.append((None, None))
+    assert table.port.rows == 0
+    with pytest.raises(ValueError):
+        kernels.tail.RowPort(table.codec, [], [], [], threading.Lock(), table.wait, table.fold)
+
+
+def test_a_view_of_the_tail_does_not_change(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    held = []
+    for i in range(200):
+        port.insert(row_of(i))
+        held.append([(segments[0][1].data, segments[0][1].offsets) for segments in table.parts])
+    for i, views in enumerate(held):
+        assert views[0][0].tolist() == list(range(i + 1)) and len(views[1][1]) == i + 2
+
+
+def test_many_threads(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    port.limit = 10**9
+    ids: list[list[int]] = [[] for _ in range(4)]
+
+    def work(mine: list[int]) -> None:
+        for _ in range(500):
+            mine.append(port.insert({"id": threading.get_ident() % 1000, "s": "a"}))
+            assert port.get(mine[-1]) is not None
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(i for mine in ids for i in mine) == list(range(2000))
+    assert {segments[0][1].rows for segments in table.parts} == {2000}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["insert", "append", "delete", "update", "null"]), st.integers(-3, 40)),
+        min_size=5,
+        max_size=60,
+    )
+)
+def test_the_twins_agree_with_a_model(steps: list[tuple[str, int]]) -> None:
+    for name in _ext.available():
+        table = Table(_ext.backend(name))
+        model: list[Optional[dict[str, Any]]] = []
+        bits = table.deleted[0] = bytearray(64)
+        for step, i in steps:
+            if step in ("insert", "append"):
+                assert getattr(table.port, step)(row_of(i + 3)) == len(model)
+                model.append(row_of(i + 3))
+            elif 0 <= i < len(model) and model[i] is not None:
+                if step == "delete":
+                    bits[i >> 3] |= 1 << (i & 7)
+                    model[i] = None
+                else:
+                    table.overlays[1].setdefault(0, {})[i] = b"u" if step == "update" else None
+                    model[i] = {**model[i], "s": "u" if step == "update" else None}  # type: ignore[dict-item]
+        for i in range(-2, len(model) + 2):
+            wanted = model[i] if 0 <= i < len(model) else None
+            assert table.port.get(i) == wanted and table.port.contains(i) == (wanted is not None)
