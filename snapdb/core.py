@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -258,9 +259,10 @@ class SnapDB:
         return found
 
     def __contains__(self, idx: object) -> bool:
-        if not isinstance(idx, int):
+        try:
+            found: bool = self._engine.contains(operator.index(idx))  # type: ignore[arg-type]
+        except TypeError:
             return False
-        found: bool = self._engine.contains(idx)
         return found
 
     def __len__(self) -> int:

@@ -184,7 +184,9 @@ class Table:
             yield from scan.iterate(view)
 
     def query(self, predicate: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(id, row) of the live rows that a callable accepts."""
+        """(id, row) of the live rows, as of now, that a callable accepts."""
+        if not callable(predicate):
+            raise ValueTypeError("query() takes a callable over rows; for conditions use select() or select_where()")
         return ((idx, row) for idx, row in self.items() if predicate(row))
 
     def select(

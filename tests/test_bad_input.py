@@ -331,8 +331,8 @@ def test_unknown_and_missing_keys(small: SnapDB) -> None:
             with pytest.raises(errors.UnknownColumnError) as caught:
                 call()
             assert isinstance(caught.value, KeyError)
-    for bad in ({"key": 100, "other": "o"}, {}, {"key": 100, "other": "o", "badd": 1}, Own(key=100, other="o")):
-        for call in each_way(small, bad):
+    for bad in ({"key": 100, "other": "o"}, {}, Own(key=100, other="o"), {"key": 100, "other": "o", "badd": 1}):
+        for call in each_way(small, bad)[: 3 if "badd" in bad else 4]:  # what upsert is given may be partial: unknown first
             with pytest.raises(errors.MissingColumnError, match="^Missing required column: (key|bad)") as caught:
                 call()
             assert isinstance(caught.value, KeyError)

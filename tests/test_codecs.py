@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import struct
@@ -148,7 +149,7 @@ def int_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
     small = [chance.randint(0, min(high, 9)) for _ in range(2 * N)]
     wide = [chance.randint(low, high) for _ in range(2 * N)]
     wide[3], wide[700] = low, high
-    few = [chance.choice([low, high, 0, high // 3, low // 5]) for _ in range(4 * N)]
+    few = [chance.choice([low, high, 0, high // 3, low // 5]) for _ in range(2 * N)]
     step = (high - low) // (2 * N) or 0
     found = {
         "small": small,
@@ -173,8 +174,8 @@ def int_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
 def float_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
     cut = f32 if code == c.F32 else float
     plain = [cut(chance.uniform(-50, 50)) for _ in range(2 * N)]
-    few = [cut(chance.choice([1.5, -2.25, 0.1, 1e10, -0.0, 0.0])) for _ in range(4 * N)]
-    wild = [chance.choice([NAN, INF, -INF, 0.0, -0.0, 5e-324, cut(1.5), cut(-1e30)]) for _ in range(4 * N)]
+    few = [cut(chance.choice([1.5, -2.25, 0.1, 1e10, -0.0, 0.0])) for _ in range(2 * N)]
+    wild = [chance.choice([NAN, INF, -INF, 0.0, -0.0, 5e-324, cut(1.5), cut(-1e30)]) for _ in range(2 * N)]
     wild = [cut(value) for value in wild]
     return {
         "plain": plain,
@@ -188,20 +189,20 @@ def float_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
         "nan": [NAN] * N,
         "inf": [INF] * N,
         "nan and one": [NAN] * (N - 1) + [cut(2.5)],
-        "many": [cut(chance.choice(range(300)) / 7) for _ in range(4 * N)],
+        "many": [cut(chance.choice(range(300)) / 7) for _ in range(2 * N)],
         "null": [None] * N,
         "plain null": nulled(plain, 3),
         "few null": nulled(few, 4),
         "wild null": nulled(wild, 5),
         "negative zero null": nulled([-0.0] * N, 2),
-        "many null": nulled([cut(chance.choice(range(300)) / 7) for _ in range(4 * N)], 9),
+        "many null": nulled([cut(chance.choice(range(300)) / 7) for _ in range(2 * N)], 9),
     }
 
 
 def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
     few = [chance.choice([b"active", b"", b"idle", "é€".encode(), b"z" * 40]) for _ in range(2 * N)]
     unique = [b"%06d" % chance.randrange(10**6) + b"x" * (i % 5) for i in range(2 * N)]
-    many = [b"value %d" % chance.randrange(400) for _ in range(4 * N)]
+    many = [b"value %d" % chance.randrange(400) for _ in range(2 * N)]
     found = {
         "few": few,
         "unique": unique,
@@ -218,6 +219,7 @@ def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
     return found
 
 
+@functools.lru_cache(maxsize=None)
 def columns(code: int) -> dict[str, list[Any]]:
     chance = random.Random(code)
     if code in c.VARLEN:
@@ -232,7 +234,7 @@ def columns(code: int) -> dict[str, list[Any]]:
         }  # fmt: skip
     if code in (c.DATE, c.DATETIME):  # what datetime can show
         day = 1 if code == c.DATE else 86_400_000_000
-        few = [chance.randrange(5) * 3000 * day for _ in range(4 * N)]
+        few = [chance.randrange(5) * 3000 * day for _ in range(2 * N)]
         wide = [chance.randrange(-700_000, 2_900_000) * day for _ in range(2 * N)]
         return {
             "few": few, "wide": wide, "up": [i * day for i in range(N)], "const": [-day] * N, "null": [None] * N,
@@ -358,7 +360,7 @@ def test_the_choice(kernels: _ext.Backend) -> None:
     assert chosen(c.F64, third, c.DICT) == c.DICT
     assert chosen(c.F64, [float(i) for i in range(N)], c.DICT) == c.RAW
     assert chosen(c.F64, [0.0, -0.0] * (N // 2)) == c.DICT
-    half = [b"%d" % (i // 2) for i in range(N)]
+    half = [b"%050d" % min(i, N - 4) if i % 2 else b"" for i in range(N)]
     assert chosen(c.STR, half) == c.RAW
     assert chosen(c.STR, half, c.DICT) == c.DICT
     assert chosen(c.STR, [b"a", b"b"] * (N // 2)) == c.DICT
@@ -400,7 +402,7 @@ def test_values_come_back(kernels: _ext.Backend, code: int, name: str) -> None:
     size = len(values)
     shown = [c.logical(code, value) for value in values]
     chance = random.Random(5)
-    some = [0, size - 1, *(chance.randrange(size) for _ in range(50))]
+    some = [0, size - 1, *(chance.randrange(size) for _ in range(30))]
     many = [chance.randrange(size) for _ in range(size // 2)]
     for chunk in forms(kernels, code, values):
         assert (chunk.code, chunk.rows, chunk.null_count) == (code, size, sum(value is None for value in values))
@@ -524,7 +526,7 @@ def test_select(kernels: _ext.Backend, code: int, name: str) -> None:
     chance = random.Random(len(name))
     bounds = probes(code, values, chance)
     ranges = [(None, None), (None, bounds[0]), (bounds[1], None), (bounds[0], bounds[0])]
-    ranges += [(chance.choice(bounds), chance.choice(bounds)) for _ in range(6)]
+    ranges += [(chance.choice(bounds), chance.choice(bounds)) for _ in range(4)]
     open_ends = [(False, False)] if code in c.FLOATS else [(False, False), (True, False), (False, True), (True, True)]
     for chunk in forms(kernels, code, values):
         for low, high in ranges:
@@ -558,7 +560,7 @@ def column_strategy(code: int) -> Any:
     return st.lists(st.one_of(value, st.none()) if code % 2 else value, min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_column(data: Any) -> None:
     code = data.draw(st.sampled_from(CODES))
@@ -577,7 +579,8 @@ def test_any_column(data: Any) -> None:
         kernels = _ext.backend(backend)
         answer = []
         for chunk in forms(kernels, code, values)[:2]:
-            assert same(chunk.take(), [c.logical(code, value) for value in values] if code not in _DAYS else chunk.take())
+            if code not in _DAYS:
+                assert same(chunk.take(), [c.logical(code, value) for value in values])
             assert rows_in(chunk.select(low, high)) == wanted
             assert chunk.count(mask) == len(chosen.intersection(present))
             assert same(chunk.bounds(mask), bounds_reference(code, [values[row] for row in sorted(chosen)]))
@@ -640,7 +643,7 @@ def test_groups(kernels: _ext.Backend, code: int, name: str) -> None:
     size = len(values)
     chance = random.Random(3)
     for chunk in forms(kernels, code, values):
-        for chosen in masks(size)[:6]:
+        for chosen in masks(size)[::2]:
             rows = set(range(size)) if chosen is None else chosen
             codes, first = chunk.group(None if chosen is None else mask_of(chosen, size))
             assert (codes.format, first.format) == ("I", "I")
@@ -687,7 +690,7 @@ def test_group_codes_are_checked(kernels: _ext.Backend) -> None:
 def test_large_sums_are_exact(kernels: _ext.Backend) -> None:
     for code in (c.I64, c.U64, c.DATETIME):
         low, high = c.LIMITS[code]
-        values = [high - row for row in range(N)] + [low + row * 3 for row in range(N)] + [high, high - 7] * N
+        values = [high - row for row in range(N)] + [low + row * 3 for row in range(N)] + [high, high - 7] * N  # 4 N rows
         for chunk in forms(kernels, code, values):
             assert chunk.sum() == sum(values)
             codes = array("I", [row % 3 for row in range(4 * N)])

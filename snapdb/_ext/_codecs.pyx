@@ -33,8 +33,10 @@ cdef enum:
 cdef int[17] WIDTH = [0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 1, 0, 0, 0, 4, 8]
 cdef bint[17] SIGNED = [0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
 
-cdef object _MASK64 = (1 << 64) - 1
-cdef object _MAX_HEAP = (1 << 32) - 1
+cdef object _MASK64 = 0xFFFFFFFFFFFFFFFF
+cdef object _MIN64 = -0x8000000000000000
+cdef object _MAX64 = 0x7FFFFFFFFFFFFFFF
+cdef object _MAX_HEAP = 0xFFFFFFFF
 
 
 cdef struct Scratch:  # what one block needs

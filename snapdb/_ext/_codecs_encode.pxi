@@ -212,7 +212,7 @@ cdef Chunk seal_affine(Source source):
     last = int_of(source.code, item_at(source.values, source.item, n - 1))
     step = int_of(source.code, item_at(source.values, source.item, 1)) - first
     # the ends fit the step exactly, so no difference in between can have wrapped
-    if not -(1 << 63) <= step < 1 << 63 or last - first != step * (n - 1):
+    if not _MIN64 <= step <= _MAX64 or last - first != step * (n - 1):
         return None
     cdef uint64_t word = word_of(step)
     with nogil:

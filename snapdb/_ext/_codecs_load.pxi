@@ -235,7 +235,7 @@ cdef uint64_t greatest_packed(Chunk self) noexcept nogil:
 cdef int check_offsets_in_type(Chunk self) except -1:
     cdef uint64_t greatest
     base = base_int(self)
-    if base + (1 << self.width) - 1 <= _LIMITS[self.code][1]:
+    if base + (<object>1 << self.width) - 1 <= _LIMITS[self.code][1]:
         return 0
     with nogil:
         greatest = greatest_packed(self)

@@ -256,9 +256,11 @@ class Chunk(_codecs_py.Chunk):
 
     def group_bounds(self, codes: Any, groups: int) -> list[Bounds]:
         """Least and greatest non-null value per group."""
-        if self.code in VARLEN:
+        coded = self.codec == DICT and self.code not in FLOATS  # codes are in the order of the values
+        if self.code in VARLEN and not coded:
             return super().group_bounds(codes, groups)
-        found, values = self._group_array_of(codes, groups), self._array()
+        found = self._group_array_of(codes, groups)
+        values = self._code_array() if coded else self._array()
         bounds: list[Bounds] = [None] * groups
         if self.code in FLOATS:
             wide = values.astype(np.float64)
@@ -279,6 +281,9 @@ class Chunk(_codecs_py.Chunk):
         lows, highs = np.minimum.reduceat(keys, starts).tolist(), np.maximum.reduceat(keys, starts).tolist()
         for group, low, high in zip(found[starts].tolist(), lows, highs):
             bounds[group] = (unfold(low, 8), unfold(high, 8)) if self.code in FLOATS else (low, high)
+        if coded:
+            entries = self._entries()
+            return [None if pair is None else (entries[pair[0]], entries[pair[1]]) for pair in bounds]  # type: ignore[index]
         return bounds
 
 

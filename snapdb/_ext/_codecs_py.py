@@ -19,7 +19,7 @@ from ._column_py import Column
 from ._common import AFFINE, BITMAP, BOOL, CONST, DICT, FLOATS, FOR, LIMITS, RAW, U8, U64, VARLEN, WIDTHS, Zone
 from ._floats_py import add_blocks, block_sums, bounds_of, group_sums, narrow_bounds
 from ._groups_py import check_codes, group_keys, group_small, numbered
-from ._lanes_py import lanes
+from ._lanes_py import lanes, peek
 from ._mask_py import simd_level
 from ._values_py import ColumnBuffer
 
@@ -30,6 +30,7 @@ Mask = Union[bytes, bytearray, memoryview]
 Bounds = Optional[tuple[Physical, Physical]]
 
 _CHEAP = 16  # bytes of lanes times values up to which equality tests by lanes beat a look-up of every value
+_SEARCHES = 4  # strings looked for by searching the heap
 
 
 class Chunk(Column):
@@ -113,6 +114,8 @@ class Chunk(Column):
             first = 0 if low is None else (bisect_right if low_open else bisect_left)(entries, low)
             last = len(entries) if high is None else (bisect_left if high_open else bisect_right)(entries, high)
             return self._between_codes(first, last - 1)
+        if low is not None and low == high and not (low_open or high_open) and self.codec == RAW and self.sealed:
+            return self._items_in({low})
         values = self._entries() if self.codec == CONST else self._items()
         flags = _string_flags(values, low, high, low_open, high_open)
         if self.codec == CONST:
@@ -146,7 +149,27 @@ class Chunk(Column):
         return self._items_in(wanted)
 
     def _items_in(self, wanted: set[Any]) -> int:
+        if self.code in VARLEN and self.sealed and len(wanted) <= _SEARCHES and b"" not in wanted:
+            bits = self._searched(wanted)
+            if bits is not None:
+                return bits
         return self._lanes.bitmap(bytes(map(wanted.__contains__, self._items())))  # type: ignore[no-any-return]
+
+    def _searched(self, wanted: set[bytes]) -> Optional[int]:
+        """Rows of RAW strings by a search of the heap; None where too much of it looks alike."""
+        ends, heap = peek("I", self._layout.offsets), bytes(self._layout.heap)
+        bits, tries = 0, self.rows >> 6
+        for value in wanted:
+            size, at = len(value), heap.find(value)
+            while at >= 0:
+                tries -= 1
+                if not tries:
+                    return None
+                row = bisect_right(ends, at) - 1  # the last of equal offsets: those before it are empty strings
+                if ends[row] == at and ends[row + 1] - at == size:
+                    bits |= 1 << row
+                at = heap.find(value, at + 1)
+        return bits
 
     def _codes_in(self, codes: list[int]) -> int:
         """Rows whose packed value is one of these (rising)."""
@@ -296,9 +319,16 @@ class Chunk(Column):
 
     def group_bounds(self, codes: Any, groups: int) -> list[Bounds]:
         """Least and greatest non-null value per group."""
+        found = self._group_rows(codes, groups)
         members: list[list[Any]] = [[] for _ in range(groups + 1)]
-        for group, value in zip(self._group_rows(codes, groups), self._items()):
-            members[group].append(value)
+        if self._size == 1 and self.codec in (CONST, DICT, BITMAP, FOR):
+            base = self._layout.base
+            entries = range(base, base + (1 << self.width)) if self.codec == FOR else self._entries()
+            for group, code in set(zip(found, self._codes_bytes())):  # few pairs
+                members[group].append(entries[code])
+        else:
+            for group, value in zip(found, self._items()):
+                members[group].append(value)
         if self.code in FLOATS:
             return list(map(bounds_of, members[:groups]))
         return [(min(values), max(values)) if values else None for values in members[:groups]]

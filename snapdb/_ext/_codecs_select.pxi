@@ -137,7 +137,7 @@ cdef bytearray select_ints(Chunk self, lo, hi, bint lo_open, bint hi_open):
     if self.codec == RAW:
         return in_range(self, False, word_of(lo), word_of(hi - lo))
     base = base_int(self)
-    most = (1 << self.width) - 1
+    most = (<object>1 << self.width) - 1
     lo = max(lo - base, 0)
     hi = min(hi - base, most)
     if lo > hi:
@@ -197,7 +197,7 @@ cdef bytearray ints_in(Chunk self, set wanted):
     if self.codec == RAW:
         return words_in(self, False, [word_of(value) for value in words])
     base = base_int(self)
-    most = (1 << self.width) - 1
+    most = (<object>1 << self.width) - 1
     return words_in(self, True, [value - base for value in words if 0 <= value - base <= most])
 
 

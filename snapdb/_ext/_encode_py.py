@@ -160,15 +160,18 @@ class Encoder:
         return self.build(BITMAP, values=true.to_bytes(mask_bytes(self.rows), "little")), zone
 
     def seal_ints(self) -> tuple[bytes, Zone]:
+        if not self.null_count:
+            first, rows = int(self.items[0]), self.rows
+            step = int(self.items[1]) - first
+            # before the statistics, which follow from a sequence's two ends
+            if step and -(1 << 63) <= step < 1 << 63 and self.is_sequence(step):
+                last = first + step * (rows - 1)
+                zone = Zone(min(first, last), max(first, last), True, 0, 0, (first + last) * rows // 2)
+                return self.build(AFFINE, base=first, step=step), zone
         low, high, total = self.int_stats()
         zone = Zone(low, high, True, self.null_count, 0, total)
         if low == high:
             return self.build(CONST, base=low), zone
-        if not self.null_count:
-            first = int(self.items[0])
-            step = int(self.items[1]) - first
-            if -(1 << 63) <= step < 1 << 63 and self.is_sequence(step):
-                return self.build(AFFINE, base=first, step=step), zone
         width = packed_width(high - low)
         packed, plain = self.packed_size(width), WIDTHS[self.code] * self.rows
         if width > _WIDE and self.prefer not in (FOR, AFFINE):

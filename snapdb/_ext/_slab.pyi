@@ -46,6 +46,15 @@ class SlabTable:
     def delete(self, idx: int) -> None:
         """KeyError(idx) where there is no live row."""
     def remove(self, idx: int) -> None: ...
+    def revive(self, idx: int, values: Sequence[Any]) -> None:
+        """Make a dead position hold a row of checked physical values (the undo of ``remove``).
+
+        KeyError(idx) for a position not given out, ValueError where a row is live.
+        """
+    def truncate(self, rows: int) -> None:
+        """Take back every position at and past ``rows`` (the undo of inserts). ValueError outside 0..``rows``."""
+    def skip(self, count: int) -> None:
+        """Give out ``count`` positions that hold no row (dead rows of a reopened file). ValueError where negative."""
     def pin(self) -> "SlabView":
         """The rows as of now."""
     @property
@@ -57,9 +66,9 @@ class SlabView:
     rows: int
     live: int
     def gather(self, column: int, start: int, stop: int) -> ColumnBuffer:
-        """Positions ``start..stop`` of one column, dead rows as null (zero slots)."""
+        """Positions ``start..stop`` of one column, dead rows as null (zero slots). ValueError after ``release()``."""
     def live_mask(self, start: int, stop: int) -> Optional[bytearray]:
-        """Bitmap of the live rows of positions ``start..stop`` (``start`` a multiple of 65,536), None where all are live."""
+        """Bitmap of the live rows of positions ``start..stop``, None where all are live."""
     def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(id, row) of the live rows in order. The iterator keeps the view alive."""
     def raw_items(self) -> Iterator[tuple[int, memoryview]]:

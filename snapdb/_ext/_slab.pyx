@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The row store: slabs of fixed-width rows, liveness, heaps. ``_slab_py`` is the readable twin.
 
-A method is one step under the GIL: it encodes (which may run Python code), then reserves memory, then writes, and nothing
-from the last look at the table to the end of the write runs Python code or starts a garbage collection.
+A method is one step under the GIL: it encodes (which may run Python code), then reserves memory, then writes, and
+nothing from the last look at the table to the end of the write runs Python code or starts a garbage collection.
 """
 
 cimport cython
@@ -194,9 +194,16 @@ cdef class SlabTable:
         self.slabs.reserve((number >> 8) + 1)
         if self.slabs.groups[number >> 8] == NULL:
             group = Group.__new__(Group)
-            group.stamp = self.pins.epoch
+            group.stamp = self.slabs.stamp  # who reads the directory reads the group
             self.slabs.set(number >> 8, group)
         return <Group>self.slabs.groups[number >> 8]
+
+    cdef void publish(self, Py_ssize_t number, Slab slab) noexcept:
+        """Put a slab where its group, which is there, has none (or this one)."""
+        cdef Group group = <Group>self.slabs.groups[number >> 8]
+        if group.slabs[number & (FANOUT - 1)] == NULL:
+            slab.stamp = group.stamp  # a view that reads the group may cover dead positions of the slab
+            group.set(number & (FANOUT - 1), slab)
 
     cdef int give_back(self, Py_ssize_t number) except -1:
         """Drop a slab all of whose rows are dead."""
@@ -222,11 +229,12 @@ cdef class SlabTable:
 
     # -- writes ------------------------------------------------------------
 
-    cdef int append_cells(self, const Cell* cells) except -1:
-        """Append a row that is encoded; ``rows - 1`` is its id."""
+    cdef object append_cells(self, const Cell* cells):
+        """Append a row that is encoded; returns its id."""
+        cdef object idx = self.rows  # made first: from the write on nothing can fail
         self.write_at(self.rows, cells)
         self.rows += 1
-        return 0
+        return idx
 
     cdef int write_at(self, Py_ssize_t position, const Cell* cells) except -1:
         """Make a position that holds no row hold this one."""
@@ -240,12 +248,12 @@ cdef class SlabTable:
             if layout.columns[j].kind == HEAPED and not cells[j].is_null:
                 need += cells[j].size
         if fresh:
-            slab = new_slab(layout, self.pins.epoch)
+            slab = new_slab(layout)
             self.group_for(number)
         if need:
             slab.reserve(need)
         if fresh:
-            (<Group>self.slabs.groups[number >> 8]).set(number & (FANOUT - 1), slab)
+            self.publish(number, slab)
         slab.write_row(layout, position - number * self.slab_rows, cells)
         self.live += 1
         return 0
@@ -261,8 +269,7 @@ cdef class SlabTable:
         self.codec.encode_cells(row, -1, cells, keep)
         if polite and self.paused:
             return self.slow("insert", row)
-        self.append_cells(cells)
-        return self.rows - 1
+        return self.append_cells(cells)
 
     def insert(self, row):
         """Append a row; returns its id."""
@@ -289,8 +296,7 @@ cdef class SlabTable:
             self.layout.fits(j, &cells[j])
         if idx is not None:
             return self.bring_back(idx, cells)
-        self.append_cells(cells)
-        return self.rows - 1
+        return self.append_cells(cells)
 
     def append_values(self, values):
         """Append one row of checked physical values in column order. ValueError where they do not fit the schema."""
@@ -308,9 +314,10 @@ cdef class SlabTable:
         cdef Py_ssize_t first = self.rows, size = self.slab_rows
         cdef Py_ssize_t start = first // size, stop = (first + count + size - 1) // size
         cdef Py_ssize_t number, low, high
+        cdef object idx = first
         cdef Slab slab
         if count == 0:
-            return first
+            return idx
         for number in range(start, stop):
             low = number * size - first if number > start else 0
             high = min((number + 1) * size - first, count)
@@ -322,10 +329,10 @@ cdef class SlabTable:
             high = min((number + 1) * size - first, count)
             slab = <Slab>slabs[number - start]
             fill_slab(self.layout, slab, (first + low) - number * size, sources, low, high - low)
-            (<Group>self.slabs.groups[number >> 8]).set(number & (FANOUT - 1), slab)
+            self.publish(number, slab)
         self.rows = first + count
         self.live += count
-        return first
+        return idx
 
     cdef Py_ssize_t sources(self, list staged, Source* sources) except -1:
         """Check staged columns and take their memory; the number of rows."""
@@ -342,9 +349,8 @@ cdef class SlabTable:
             if j == 0:
                 count = buffer.rows
             if buffer.code != column.code or buffer.rows != count:
-                raise ValueError(
-                    f"column {layout.names[j]!r}: {buffer.rows} rows of dtype {buffer.code}, not {count} of {column.code}"
-                )
+                name, rows = layout.names[j], buffer.rows
+                raise ValueError(f"column {name!r}: {rows} rows of dtype {buffer.code}, not {count} of {column.code}")
             if buffer.null_count and column.null_index < 0:
                 raise ValueError(f"column {layout.names[j]!r} takes no null")
             sources[j].values = buffer.values.ptr
@@ -364,7 +370,7 @@ cdef class SlabTable:
         cdef Py_ssize_t need = 0
         cdef int j
         if slab is None:
-            slab = new_slab(self.layout, self.pins.epoch)
+            slab = new_slab(self.layout)
         if self.layout.heaped:
             for j in range(self.layout.count):
                 if self.layout.columns[j].kind == HEAPED:
@@ -582,7 +588,7 @@ cdef Py_ssize_t sys_size(object value) except -1:
 cdef void fill_slab(
     Layout layout, Slab slab, Py_ssize_t at, const Source* sources, Py_ssize_t low, Py_ssize_t count
 ) noexcept:
-    """Write staged rows ``low..low + count`` from row ``at`` of a slab on, column by column while the slab is in cache."""
+    """Write staged rows from ``low`` on from row ``at`` of a slab on, column by column while the slab is in cache."""
     cdef const Column* column
     cdef Py_ssize_t done, step
     cdef char* to
@@ -613,7 +619,8 @@ cdef void fill_slab(
 
 
 cdef void fill_inline(
-    Layout layout, const Column* column, Slab slab, Py_ssize_t at, const Source* source, Py_ssize_t low, Py_ssize_t count
+    Layout layout, const Column* column, Slab slab, Py_ssize_t at,
+    const Source* source, Py_ssize_t low, Py_ssize_t count,
 ) noexcept:
     cdef char* to = slab.block + at * layout.width + column.offset
     cdef const uint64_t* starts = source.starts + low
@@ -626,7 +633,8 @@ cdef void fill_inline(
 
 
 cdef void fill_heaped(
-    Layout layout, const Column* column, Slab slab, Py_ssize_t at, const Source* source, Py_ssize_t low, Py_ssize_t count
+    Layout layout, const Column* column, Slab slab, Py_ssize_t at,
+    const Source* source, Py_ssize_t low, Py_ssize_t count,
 ) noexcept:
     cdef char* to = slab.block + at * layout.width + column.offset
     cdef const uint64_t* starts = source.starts + low

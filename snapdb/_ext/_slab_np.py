@@ -11,15 +11,22 @@ from . import _slab_py
 __all__ = ["SlabTable", "SlabView"]
 
 
+def _field(block: Union[bytes, bytearray], place: int, stride: int, width: int) -> np.ndarray:
+    """One field of every record, unaligned and in place."""
+    kind = f"u{width}" if width in (1, 2, 4, 8) else f"V{width}"
+    return np.ndarray(len(block) // stride, kind, block, place, (stride,))
+
+
 def store(block: bytearray, place: int, stride: int, width: int, raw: bytes) -> None:
     """Spread the values of ``raw`` over the records of ``block``."""
-    records = np.frombuffer(block, np.uint8).reshape(-1, stride)
-    records[:, place : place + width] = np.frombuffer(raw, np.uint8).reshape(-1, width)
+    if raw:
+        field = _field(block, place, stride, width)
+        field[:] = np.frombuffer(raw, field.dtype)
 
 
 def load(block: Union[bytes, bytearray], place: int, stride: int, width: int) -> Union[bytes, bytearray]:
     """Gather one field of the records of ``block``: the reverse of ``store``."""
-    return np.frombuffer(block, np.uint8).reshape(-1, stride)[:, place : place + width].tobytes()
+    return _field(block, place, stride, width).tobytes() if block else b""
 
 
 class SlabView(_slab_py.SlabView):

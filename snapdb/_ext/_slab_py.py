@@ -197,7 +197,8 @@ class SlabTable:
         self.live += 1
 
     def _new_slab(self) -> Slab:
-        return Slab(bytearray(self.slab_rows * self._stride), bytearray(), 0, 0, self._epoch)
+        # as old as the directory it goes to: a view of that may cover dead positions of it
+        return Slab(bytearray(self.slab_rows * self._stride), bytearray(), 0, 0, self._slabs_stamp)
 
     def extend(self, columns: Sequence[ColumnBuffer]) -> int:
         """Append staged columns of equal length, all or nothing; returns the first new id.
@@ -247,7 +248,7 @@ class SlabTable:
             data = block[low * stride : (low + rows) * stride]
             if rows < size:
                 data += bytes((size - rows) * stride)
-            fresh[(first + start + low) // size] = Slab(data, heap, rows, 0, self._epoch)
+            fresh[(first + start + low) // size] = Slab(data, heap, rows, 0, self._slabs_stamp)
 
     def _lay_out(
         self, columns: Sequence[ColumnBuffer], start: int, stop: int, first: int

@@ -1,6 +1,6 @@
-# Slabs, their layout and the directory that finds them; part of _slab.pyx. Nothing in this file runs Python code: what owns
-# storage is made of plain C memory and classes that the garbage collector does not track, so that a write is never
-# interrupted half-way.
+# Slabs, their layout and the directory that finds them; part of _slab.pyx. Nothing that a write does here runs Python
+# code: what owns storage is made of plain C memory and classes that the garbage collector does not track, so that a
+# write is never interrupted half-way.
 
 cdef enum:
     F32 = 9
@@ -226,7 +226,7 @@ cdef inline void set_length(const Column* column, char* block, Py_ssize_t at, Py
 @cython.final
 @cython.no_gc
 cdef class Slab:
-    """``layout.rows`` rows, their side area and their heap. Rows are appended in place; anything else copies a pinned slab."""
+    """``layout.rows`` rows, their side area and their heap. Rows are appended in place; all else copies a pinned slab."""
     cdef char* block
     cdef Memory heap  # None until there is a string; only ever grows, so that copies share it
     cdef Py_ssize_t heap_size
@@ -358,9 +358,8 @@ cdef inline void store_cell(const Column* column, char* to, const Cell* cell) no
             to[0] = <char>cell.i
 
 
-cdef Slab new_slab(Layout layout, int64_t stamp):
+cdef Slab new_slab(Layout layout):
     cdef Slab made = Slab.__new__(Slab)
-    made.stamp = stamp
     made.block = <char*>PyMem_RawCalloc(layout.size, 1)
     if made.block == NULL:
         raise MemoryError()
@@ -386,7 +385,7 @@ cdef Slab copy_slab(Layout layout, Slab slab, int64_t stamp):
 @cython.final
 @cython.no_gc
 cdef class Pins:
-    """Which views still read. A slab, group or directory older than the last view is left to the views while there are any."""
+    """Which views still read. While any does, what is older than the last one is left to them."""
     cdef Py_ssize_t views
     cdef int64_t epoch  # views taken so far
 

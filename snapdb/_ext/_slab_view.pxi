@@ -70,7 +70,10 @@ cdef class SlabView:
         self.hold.release()
 
     cdef Memory spans(self, Py_ssize_t start, Py_ssize_t stop, list kept):
-        """The slabs of positions ``start..stop`` as an array of ``Span``; ``kept`` keeps heaps alive. Runs no Python code."""
+        """The slabs of positions ``start..stop`` as an array of ``Span``; ``kept`` keeps heaps alive.
+
+        Runs no Python code.
+        """
         cdef Py_ssize_t size = self.layout.rows
         cdef Py_ssize_t number = start // size, last = (stop + size - 1) // size, low
         cdef Memory found
