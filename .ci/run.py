@@ -212,15 +212,22 @@ class Checks:
     def lint(self) -> None:
         """ruff, mypy --strict, and the stubs against the compiled modules."""
         python = self.main.python
-        run([python, "-m", "ruff", "check", "--no-cache", "."])
-        run([python, "-m", "mypy", "--cache-dir", self.work / "mypy"])
         modules = [f"snapdb._ext.{kernel}" for kernel in self.kernels]
         allowed = ROOT / ".ci" / "stubtest-allowlist.txt"
-        run(
-            [python, "-m", "mypy.stubtest", "--ignore-unused-allowlist", "--allowlist", allowed, *modules],
-            env=clean_environment(),
-            cwd=self.work,
-        )
+        tools: list[tuple[list[object], Path]] = [
+            (["ruff", "check", "--no-cache", "."], ROOT),
+            (["mypy", "--cache-dir", self.work / "mypy"], ROOT),
+            (["mypy.stubtest", "--ignore-unused-allowlist", "--allowlist", allowed, *modules], self.work),
+        ]
+        failures = []
+        for command, folder in tools:
+            print(f"--- {command[0]}")
+            try:
+                run([python, "-m", *command], env=clean_environment(), cwd=folder)
+            except Failure:
+                failures.append(str(command[0]))
+        if failures:
+            raise Failure(", ".join(failures))
 
     def tests(self) -> None:
         """All on both ends of Python, and pure without NumPy; the surface per backend; the loops per SIMD level."""

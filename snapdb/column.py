@@ -177,7 +177,7 @@ class Column:
             at = k * SEGMENT + row
             before = self._physical(at - 1) if at else None
             after = self._physical(at + 1) if at + 1 < len(self) else None
-            self.hints.changed(value, before, after)
+            self.hints.changed(value, before, after, at + 1 == len(self))
         self._changes += 1
 
     def wants_reseal(self, k: int) -> bool:

@@ -232,7 +232,6 @@ class SnapDB:
             freed: int = engine.compact()
             if self._unique:
                 self._unique.rebuild(engine)
-            self._bind()
         return freed
 
     # -- single-row reads --------------------------------------------------

@@ -86,10 +86,12 @@ class Hints:
             if bounds is not None:
                 self._widen(*bounds)
 
-    def changed(self, value: Any, before: Any, after: Any) -> None:
+    def changed(self, value: Any, before: Any, after: Any, is_last: bool) -> None:
         """Take in an update of a row to ``value`` between its neighbours (None: null or no neighbour)."""
         if value is None:
             return
+        if is_last:
+            self.previous = value
         if self.dictionary is not None:
             self._enter({value})
         if self.delta and ((before is not None and before > value) or (after is not None and after < value)):

@@ -141,19 +141,15 @@ class RowTable(Table):
         """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
         with self.lock:
             before = self.memory_usage()
-            old = self.slabs
-            old.paused = True
+            self.slabs.paused = True
             try:
                 with self.view() as view:
                     buffers = live_buffers(view)
                 fresh = self._new_slabs()
                 fresh.extend(buffers)
-            except BaseException:
-                old.paused = False
-                raise
-            # the old slabs stay paused: whoever still holds one of their methods is sent to the new ones
-            self.slabs = fresh
-            self._bind()
+                self.slabs.take_over(fresh)
+            finally:
+                self.slabs.paused = False
             return max(0, before - self.memory_usage())
 
     # -- reads -------------------------------------------------------------

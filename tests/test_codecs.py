@@ -219,7 +219,7 @@ def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.lru_cache(None)
 def columns(code: int) -> dict[str, list[Any]]:
     chance = random.Random(code)
     if code in c.VARLEN:
@@ -685,12 +685,14 @@ def test_group_codes_are_checked(kernels: _ext.Backend) -> None:
             for wrong in (array("I", [0] * (N - 1)), array("I", [2] * N), array("I", [0] * (N - 1) + [NONE - 1])):
                 with pytest.raises(ValueError):
                     call(wrong, 2)
+            with pytest.raises(ValueError):
+                call(array("I", [NONE] * N), -1)
 
 
 def test_large_sums_are_exact(kernels: _ext.Backend) -> None:
     for code in (c.I64, c.U64, c.DATETIME):
         low, high = c.LIMITS[code]
-        values = [high - row for row in range(N)] + [low + row * 3 for row in range(N)] + [high, high - 7] * N  # 4 N rows
+        values = [high - row for row in range(N)] + [low + row * 3 for row in range(N)] + [high, high - 7] * N
         for chunk in forms(kernels, code, values):
             assert chunk.sum() == sum(values)
             codes = array("I", [row % 3 for row in range(4 * N)])

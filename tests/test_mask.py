@@ -130,7 +130,7 @@ def combined(a: list[int], b: list[int]) -> tuple[list[int], list[int]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 5, 900, NONE]), st.integers(0, 4)), max_size=200), st.integers(0, 3))
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 5, 900, NONE]), st.integers(0, 4)), max_size=200), st.integers(0, 3))
 def test_combine(pairs: list[tuple[int, int]], wide: int) -> None:
     a = [code for code, _ in pairs]
     b = [NONE if code == NONE else other << 9 * wide for code, other in pairs]

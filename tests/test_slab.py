@@ -775,3 +775,26 @@ TestSideBySide.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
+
+
+def test_take_over_moves_every_row_and_leaves_views_alone(kernels: Any) -> None:
+    specs = [("a", 4, 0, False), ("t", 13, 0, True)]
+
+    def table() -> Any:
+        codec = kernels.values.RowCodec(specs, lambda j, value, at: value, lambda row, at, partial: None)
+        return kernels.slab.SlabTable(codec, [0, 8], 16, 64, threading.RLock(), lambda name, *args: None)
+
+    old, new = table(), table()
+    for i in range(20):
+        old.append({"a": i, "t": str(i)})
+    new.append({"a": 7, "t": "seven"})
+    view, get = old.pin(), old.get
+    old.take_over(new)
+    assert (old.rows, old.live, get(0), get(1)) == (1, 1, {"a": 7, "t": "seven"}, None)
+    assert [row["a"] for _, row in view.items()] == list(range(20))
+    assert (new.rows, list(new.pin().items())) == (0, [])
+    old.update(0, {"a": 8})
+    new.append({"a": 9, "t": None})
+    assert (old.get(0)["a"], new.get(0)["a"]) == (8, 9)
+    with pytest.raises(ValueError):
+        old.take_over(old)

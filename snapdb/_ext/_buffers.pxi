@@ -1,6 +1,8 @@
 # Buffers that come in as arguments; included by _mask.pyx and _codecs.pyx.
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.mem cimport PyMem_RawMalloc
+from libc.stdint cimport uintptr_t
 
 import os as _os
 
@@ -45,6 +47,20 @@ cdef int take_u32(object data, Py_buffer* held) except -1:
         PyBuffer_Release(held)
         raise ValueError(f"expected a buffer of u32 ('I'), got format {name!r}")
     return 0
+
+
+cdef Memory uncleared(Py_ssize_t size):
+    """As ``allocate``, for memory that is about to be written as a whole: clearing it would cost as much as the work."""
+    cdef Memory made = Memory.__new__(Memory)
+    if size < 0 or size > (<Py_ssize_t>1 << 62):
+        raise MemoryError()
+    size = max(8, (size + 7) & ~<Py_ssize_t>7)
+    made.block = PyMem_RawMalloc(size + 128)
+    if made.block == NULL:
+        raise MemoryError()
+    made.ptr = <char*>((<uintptr_t>made.block + 63) & ~<uintptr_t>63)
+    made.size = size
+    return made
 
 
 cdef inline bytearray new_bytes(Py_ssize_t size):

@@ -77,3 +77,6 @@ def encode(buffer: ColumnBuffer, start: int, stop: int, prefer: int = 0) -> tupl
 
 def distinct(buffer: ColumnBuffer, limit: int) -> int:
     """Distinct non-null values (floats by bits), counted no further than ``limit + 1``."""
+
+def simd_level() -> str:
+    """The instruction set of the loops: "base", "v3" (AVX2) or "v4" (AVX-512); "none" in the twins."""

@@ -55,7 +55,7 @@ cdef class Source:
         if self.nulls == 0:
             return self.values
         if self.copy is None:
-            self.copy = allocate(self.rows * self.item)
+            self.copy = uncleared(self.rows * self.item)
             memcpy(self.copy.ptr, self.values, self.rows * self.item)
         snapdb_fill_at(self.copy.ptr, self.item, self.null_bits, self.rows, value)
         return <const uint8_t*>self.copy.ptr
@@ -74,7 +74,7 @@ cdef class Source:
 
 cdef Chunk new_chunk(Source source, int codec, int width, Py_ssize_t count, int64_t base, int64_t step,
                      Py_ssize_t values, Py_ssize_t offsets, Py_ssize_t heap):
-    """A chunk with its header and nulls written and its sections, of the given lengths, still to be filled."""
+    """A chunk with its header, nulls and padding written and its sections, of the given lengths, still to be filled."""
     cdef Py_ssize_t lengths[4]
     cdef Py_ssize_t at = HEADER
     cdef int i
@@ -94,8 +94,11 @@ cdef Chunk new_chunk(Source source, int codec, int width, Py_ssize_t count, int6
             head.places[i] = at
             at = aligned(at + lengths[i])
     head.total = at
-    memory = allocate(at)
+    memory = uncleared(at)
     memcpy(memory.ptr, &head, sizeof(head))
+    for i in range(4):
+        if lengths[i]:
+            memset(memory.ptr + head.places[i] + lengths[i], 0, aligned(lengths[i]) - lengths[i])
     made.owner = memory
     made.base_ptr = <const uint8_t*>memory.ptr
     made.total = at
@@ -247,15 +250,23 @@ cdef tuple seal_floats(Source source, int prefer):
 
 cdef bint sample_repeats(Source source) except -1:
     """Whether 256 values spread over the rows have at most 128 distinct ones, null counting as 0."""
-    cdef set seen = set()
+    cdef SnapdbGroups groups
+    cdef uint64_t keys[256]
+    cdef uint32_t codes[256]
     cdef Py_ssize_t i, row
+    cdef int status
     for i in range(256):
         row = i * source.rows / 256
+        keys[i] = item_at(source.values, source.item, row)
         if source.nulls and source.null_bits[row >> 3] >> (row & 7) & 1:
-            seen.add(0)
-        else:
-            seen.add(item_at(source.values, source.item, row))
-    return len(seen) <= 128
+            keys[i] = 0
+    if snapdb_groups_start(&groups, 0, 0, 128):
+        raise MemoryError()
+    status = snapdb_group_keys(&groups, keys, NULL, NULL, 0, 256, codes)
+    snapdb_groups_free(&groups)
+    if status < 0:
+        raise MemoryError()
+    return status == 0
 
 
 cdef int number_rows(Source source, SnapdbGroups* groups, uint32_t* codes) noexcept nogil:
@@ -296,7 +307,7 @@ cdef Chunk seal_dictionary(Source source, int prefer, int width):
     cdef bint hinted = prefer == DICT
     if not hinted and not sample_repeats(source):
         return None
-    codes = allocate(n * 4)
+    codes = uncleared(n * 4)
     out = <uint32_t*>codes.ptr
     if snapdb_groups_start(&groups, 0, 0, min(<Py_ssize_t>MOST_ENTRIES, n / 2 if hinted else n / 4)):
         raise MemoryError()
@@ -322,7 +333,7 @@ cdef Chunk write_dictionary(Source source, bint hinted, Py_ssize_t plain, Snapdb
     size = count * source.item + source.rows / BLOCK * 128 * wd
     if not hinted and size * 10 > plain * 9:
         return None
-    keys, order, rank = allocate(count * 8), allocate(count * 4), allocate(count * 4)
+    keys, order, rank = uncleared(count * 8), uncleared(count * 4), uncleared(count * 4)
     key = <uint64_t*>keys.ptr
     for i in range(count):
         key[i] = key_of(source.item, source.is_signed, source.is_float, item_at(source.values, source.item, groups.first[i]))
@@ -424,7 +435,7 @@ cdef Chunk seal_string_dictionary(Source source, int prefer):
     """DICT where the distinct strings are few and it pays (or is hinted), else None."""
     cdef SnapdbGroups groups
     cdef Py_ssize_t n = source.rows
-    cdef Memory codes = allocate(n * 4)
+    cdef Memory codes = uncleared(n * 4)
     cdef uint32_t* out = <uint32_t*>codes.ptr
     cdef int status
     if snapdb_groups_start(&groups, 0, 1, min(<Py_ssize_t>MOST_ENTRIES, n / 2)):
@@ -457,7 +468,7 @@ cdef Chunk write_string_dictionary(Source source, bint hinted, SnapdbGroups* gro
         return None
     if heap > _MAX_HEAP:
         raise too_large(heap)
-    order, rank = allocate(count * 4), allocate(count * 4)
+    order, rank = uncleared(count * 4), uncleared(count * 4)
     with nogil:
         status = snapdb_rank_strings(groups.entries, <uint32_t>count, <uint32_t*>order.ptr, <uint32_t*>rank.ptr)
     if status:
@@ -465,7 +476,7 @@ cdef Chunk write_string_dictionary(Source source, bint hinted, SnapdbGroups* gro
     made = new_chunk(source, DICT, wd, count, 0, 0, n / BLOCK * 128 * wd, 4 * (count + 1), heap)
     offsets = <uint32_t*>made.offsets
     out = <uint8_t*>made.heap
-    heap = 0
+    heap = offsets[0] = 0
     for i in range(count):
         entry = &groups.entries[(<uint32_t*>order.ptr)[i]]
         memcpy(out + heap, entry.ptr, entry.size)
@@ -488,7 +499,7 @@ cdef object distinct_rows(ColumnBuffer buffer, Py_ssize_t limit):
     limit = max(min(limit, <Py_ssize_t>NONE - 2), -1)
     if limit < 0:
         return 0
-    codes = allocate(source.rows * 4)
+    codes = uncleared(source.rows * 4)
     out = <uint32_t*>codes.ptr
     if snapdb_groups_start(&groups, 0, source.item == 0, <uint32_t>limit):
         raise MemoryError()

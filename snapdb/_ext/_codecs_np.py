@@ -8,14 +8,30 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from . import _codecs_py, _lanes_np
+from ._bits_py import bits_of
 from ._column_py import as_buffer
 from ._common import (
-    AFFINE, BITMAP, BOOL, CONST, DATE, DATETIME, DICT, FLOATS, FOR, RAW, STRINGS, TYPECODES, VARLEN, WIDTHS, Zone,
+    AFFINE,
+    BITMAP,
+    BOOL,
+    CONST,
+    DATE,
+    DATETIME,
+    DICT,
+    FLOATS,
+    FOR,
+    NAN,
+    RAW,
+    STRINGS,
+    TYPECODES,
+    VARLEN,
+    WIDTHS,
+    Zone,
     logical,
 )  # fmt: skip
 from ._encode_np import Encoder, exact_sum
 from ._floats_np import block_sums, fold, ordered_bounds, unfold
-from ._floats_py import NAN
+from ._groups_py import check_groups
 from ._mask_np import NONE, array32, number, spread, view32
 from ._mask_py import simd_level
 from ._values_py import ColumnBuffer
@@ -156,12 +172,16 @@ class Chunk(_codecs_py.Chunk):
             return exact_sum(self._picked_array(self._array(), bits))
         if bits is not None and self.codec == AFFINE:
             places = np.flatnonzero(self._chosen(bits))
-            return len(places) * self._layout.base + self._layout.step * int(places.sum())  # type: ignore[no-any-return]
+            return len(places) * self._layout.base + self._layout.step * int(places.sum())
         return super()._int_sum(bits)
 
     def bounds(self, mask: Any = None) -> Bounds:
-        """Least and greatest selected non-null value, None where there is none. NaN only where all are NaN; -0.0 < 0.0."""
-        if self.code in VARLEN or self.codec in (CONST, BITMAP, AFFINE) or (self.codec == DICT and self.code not in FLOATS):
+        """Least and greatest selected non-null value, None where there is none.
+
+        NaN only where all are NaN; -0.0 < 0.0.
+        """
+        in_order = self.codec == DICT and self.code not in FLOATS
+        if self.code in VARLEN or in_order or self.codec in (CONST, BITMAP, AFFINE):
             return super().bounds(mask)
         bits = self._selected(mask)
         if bits == 0 or not self.rows:
@@ -184,7 +204,11 @@ class Chunk(_codecs_py.Chunk):
     # -- groups --------------------------------------------------------------------
 
     def group(self, mask: Any = None) -> tuple[Any, Any]:
-        """(codes, first): a u32 buffer ('I') with each row's group number, 0xFFFFFFFF for rows not selected, and a u32 buffer with each group's first row. Groups are numbered in order of first selected row; null is a group, NaN is one group, -0.0 is 0.0's."""
+        """(codes, first): two u32 buffers ('I') with each row's group number and with each group's first row.
+
+        Rows not selected have 0xFFFFFFFF. Groups are numbered in order of first selected row; null is a group, NaN is
+        one group, -0.0 is 0.0's.
+        """
         if self.code in VARLEN and self.codec == RAW:
             return super().group(mask)
         keys, span = self._group_array()
@@ -193,7 +217,7 @@ class Chunk(_codecs_py.Chunk):
             span += 1
         rows = None
         if mask is not None:
-            rows = np.flatnonzero(_lanes_np.flags_array(_codecs_py.bits_of(mask, self.rows), self.rows))
+            rows = np.flatnonzero(_lanes_np.flags_array(bits_of(mask, self.rows), self.rows))
             keys = keys[rows]
         return spread(*number(keys, span), rows, self.rows)
 
@@ -222,6 +246,7 @@ class Chunk(_codecs_py.Chunk):
 
     def _group_array_of(self, codes: Any, groups: int) -> Any:
         """Each row's group as an array; ``groups`` for rows not selected or null."""
+        check_groups(groups)
         found = array32(codes)
         if len(found) != self.rows:
             raise ValueError(f"{len(found)} group codes for {self.rows} rows")
@@ -283,7 +308,7 @@ class Chunk(_codecs_py.Chunk):
             bounds[group] = (unfold(low, 8), unfold(high, 8)) if self.code in FLOATS else (low, high)
         if coded:
             entries = self._entries()
-            return [None if pair is None else (entries[pair[0]], entries[pair[1]]) for pair in bounds]  # type: ignore[index]
+            return [None if pair is None else (entries[pair[0]], entries[pair[1]]) for pair in bounds]
         return bounds
 
 
@@ -307,7 +332,10 @@ def _exact_sums(groups_of: Any, values: Any, groups: int) -> list[int]:
 
 
 def encode(buffer: ColumnBuffer, start: int, stop: int, prefer: int = 0) -> tuple[Chunk, Zone]:
-    """Seal rows ``start..stop`` of a buffer (a positive multiple of 1,024 rows, at most 65,536; ``start`` any row) by the choice rule, ``prefer`` being a hinted codec number. Returns the chunk and its zone map."""
+    """Seal rows ``start..stop`` of a buffer by the choice rule; returns the chunk and its zone map.
+
+    A positive multiple of 1,024 rows, at most 65,536; ``start`` is any row. ``prefer`` is a hinted codec number.
+    """
     data, zone = Encoder(buffer, start, stop, prefer).seal()
     return Chunk._sealed(data), zone
 

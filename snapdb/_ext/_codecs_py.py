@@ -1,7 +1,7 @@
-"""Chunks: a column of a segment, encoded, and computed on while encoded. The readable twin of ``_codecs.pyx``.
+"""Chunks: a column of a segment, encoded, and computed on while encoded. ``_codecs.pyx``'s readable twin.
 
-``_layout_py`` knows the bytes, ``_column_py`` single values, ``_lanes_py`` whole arrays as large integers, ``_encode_py`` the choice of a
-codec. Here stand the scans. Inside, a selection is an integer with one bit a row.
+``_layout_py`` knows the bytes, ``_column_py`` single values, ``_lanes_py`` whole arrays as large integers,
+``_encode_py`` the choice of a codec. Here stand the scans. Inside, a selection is an integer with one bit a row.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ class Chunk(Column):
             return self._valid()
         codec, base = self.codec, self._layout.base
         if codec == RAW:
-            return self._lanes.in_range(self._raw_bytes(), WIDTHS[self.code], low, high, not (U8 <= self.code <= U64 or self.code == BOOL))
+            signed = not (U8 <= self.code <= U64 or self.code == BOOL)
+            return self._lanes.in_range(  # type: ignore[no-any-return]
+                self._raw_bytes(), WIDTHS[self.code], low, high, signed
+            )
         if codec == FOR:
             return self._between_codes(low - base, high - base)
         if codec == AFFINE:
@@ -86,7 +89,7 @@ class Chunk(Column):
             return 0
         if low == 0 and high == top:
             return self._every()
-        return self._lanes.in_range(self._codes_bytes(), self._size, low, high)
+        return self._lanes.in_range(self._codes_bytes(), self._size, low, high)  # type: ignore[no-any-return]
 
     def _between_entries(self, low: Any, high: Any) -> int:
         entries = self._entries()
@@ -120,10 +123,13 @@ class Chunk(Column):
         flags = _string_flags(values, low, high, low_open, high_open)
         if self.codec == CONST:
             return self._every() if flags[0] else 0
-        return self._lanes.bitmap(bytes(flags))
+        return self._lanes.bitmap(bytes(flags))  # type: ignore[no-any-return]
 
     def select_in(self, values: Sequence[Physical]) -> bytearray:
-        """Bitmap of the non-null rows equal to one of the (physical, comparable) values; -0.0 equals 0.0, NaN equals nothing."""
+        """Bitmap of the non-null rows equal to one of the (physical, comparable) values.
+
+        -0.0 equals 0.0, NaN equals nothing.
+        """
         if self.code in FLOATS:
             wanted = {value for value in values if value is not None and value == value}
         elif self.code in VARLEN:
@@ -187,7 +193,10 @@ class Chunk(Column):
     # -- aggregates --------------------------------------------------------------
 
     def sum(self, mask: Optional[Mask] = None, start: Union[int, float] = 0) -> Union[int, float]:
-        """``start`` plus the selected non-null values: exact for integers and bool; floats by the one definition of design (blocks added to start in order; NaN not canonical yet)."""
+        """``start`` plus the selected non-null values: exact for integers and bool.
+
+        Floats by the one definition of a sum (blocks added to ``start`` in order; NaN not canonical yet).
+        """
         if self.code in VARLEN:
             raise TypeError("strings have no sum")
         bits = self._selected(mask)
@@ -206,7 +215,7 @@ class Chunk(Column):
         if not found:
             return 0
         if codec == CONST:
-            return found * base  # type: ignore[no-any-return]
+            return found * base
         if codec == BITMAP:
             true = int.from_bytes(self._layout.values, "little")
             return popcount(true if bits is None else true & bits)
@@ -223,12 +232,12 @@ class Chunk(Column):
     def _code_sum(self, bits: Optional[int]) -> int:
         codes: Any = self._codes_bytes()
         if bits is not None:
-            codes = self._lanes.keep(codes, self._size, self._flags(bits))  # type: ignore[arg-type]
+            codes = self._lanes.keep(codes, self._size, self._flags(bits))
         return sum(codes if self._size == 1 else lanes(self._size, codes))
 
     def _picked(self, values: Any, bits: Optional[int]) -> Iterable[Any]:
         """The values of the selected rows."""
-        return values if bits is None else compress(values, self._flags(bits))  # type: ignore[arg-type, no-any-return]
+        return values if bits is None else compress(values, self._flags(bits) or b"")
 
     def count(self, mask: Optional[Mask] = None) -> int:
         """Selected non-null rows."""
@@ -236,7 +245,10 @@ class Chunk(Column):
         return self.rows if bits is None else popcount(bits)
 
     def bounds(self, mask: Optional[Mask] = None) -> Bounds:
-        """Least and greatest selected non-null value, None where there is none. NaN only where all are NaN; -0.0 < 0.0."""
+        """Least and greatest selected non-null value, None where there is none.
+
+        NaN only where all are NaN; -0.0 < 0.0.
+        """
         bits = self._selected(mask)
         if bits == 0 or not self.rows:
             return None
@@ -264,7 +276,11 @@ class Chunk(Column):
     # -- groups --------------------------------------------------------------------
 
     def group(self, mask: Optional[Mask] = None) -> tuple[Any, Any]:
-        """(codes, first): a u32 buffer ('I') with each row's group number, 0xFFFFFFFF for rows not selected, and a u32 buffer with each group's first row. Groups are numbered in order of first selected row; null is a group, NaN is one group, -0.0 is 0.0's."""
+        """(codes, first): two u32 buffers ('I') with each row's group number and with each group's first row.
+
+        Rows not selected have 0xFFFFFFFF. Groups are numbered in order of first selected row; null is a group, NaN is
+        one group, -0.0 is 0.0's.
+        """
         bits = None if mask is None else bits_of(mask, self.rows)
         if self._size == 1 and self.codec in (CONST, DICT, BITMAP, FOR):
             small = group_small(*self._group_codes(), bits, self._nulls, self.rows)
@@ -311,7 +327,7 @@ class Chunk(Column):
             raise TypeError("strings have no sum")
         found = self._group_rows(codes, groups)
         if self.code in FLOATS:
-            return group_sums(found, self._items(), groups)  # type: ignore[return-value]
+            return group_sums(found, self._items(), groups)
         sums = [0] * (groups + 1)
         for group, value in zip(found, self._items()):
             sums[group] += value
@@ -360,7 +376,10 @@ def _string_flags(values: Any, low: Any, high: Any, low_open: bool, high_open: b
 
 
 def encode(buffer: ColumnBuffer, start: int, stop: int, prefer: int = 0) -> tuple[Chunk, Zone]:
-    """Seal rows ``start..stop`` of a buffer (a positive multiple of 1,024 rows, at most 65,536; ``start`` any row) by the choice rule, ``prefer`` being a hinted codec number. Returns the chunk and its zone map."""
+    """Seal rows ``start..stop`` of a buffer by the choice rule; returns the chunk and its zone map.
+
+    A positive multiple of 1,024 rows, at most 65,536; ``start`` is any row. ``prefer`` is a hinted codec number.
+    """
     data, zone = _encode_py.Encoder(buffer, start, stop, prefer).seal()
     return Chunk._sealed(data), zone
 

@@ -322,7 +322,7 @@ cdef bytes float_kinds(Chunk self):
 
 
 cdef Memory first_rows(const SnapdbGroups* groups):
-    cdef Memory first = allocate(<Py_ssize_t>groups.groups * 4)
+    cdef Memory first = uncleared(<Py_ssize_t>groups.groups * 4)
     memcpy(first.ptr, groups.first, <size_t>groups.groups * 4)
     return first
 
@@ -337,7 +337,7 @@ cdef tuple group_chunk(Chunk self, const uint8_t* mask):
     cdef bytes kinds
     if self.rows >= <Py_ssize_t>NONE:
         raise ValueError(f"{self.rows} rows are too many to group")
-    codes = allocate(self.rows * 4)
+    codes = uncleared(self.rows * 4)
     out = <uint32_t*>codes.ptr
     if snapdb_groups_start(&groups, table, self.is_string and not direct, NONE):
         raise MemoryError()
@@ -403,7 +403,7 @@ cdef list count_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
 
 
 cdef int add_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups, int64_t* lo, int64_t* hi, uint32_t* counts) noexcept nogil:
-    """Per slot: the sum of containers (FOR, with counts) or stored values."""
+    """Per slot: the sum of stored values, or of 64-bit containers (FOR, with counts)."""
     cdef Scratch s
     cdef Py_ssize_t block, n
     cdef bint packed = self.codec == FOR
@@ -420,14 +420,15 @@ cdef int add_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups, int64_
 
 
 cdef list sum_int_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
+    if self.codec == FOR and self.container < 64:
+        return sum_offset_groups(self, codes, groups)
     cdef Py_ssize_t slots = 4 * (groups + 1), g
-    cdef bint packed = self.codec == FOR, halves = (self.container if packed else 8 * self.item) == 64
+    cdef bint packed = self.codec == FOR, halves = packed or self.item == 8
     cdef Memory low = allocate(slots * 8), high = allocate(slots * 8 if halves else 0), tallies = allocate(slots * 4 if packed else 0)
     cdef int64_t* lo = <int64_t*>low.ptr
     cdef int64_t* hi = <int64_t*>high.ptr
     cdef uint32_t* counts = <uint32_t*>tallies.ptr
     cdef int fits
-    cdef list sums
     with nogil:
         fits = add_groups(self, codes, groups, lo, hi, counts)
         for g in range(0, slots, 4):
@@ -438,14 +439,44 @@ cdef list sum_int_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
                 counts[g] += counts[g + 1] + counts[g + 2] + counts[g + 3]
     if not fits:
         bad_codes(groups)
-    if halves:
-        sums = [whole(lo[4 * g], hi[4 * g]) for g in range(groups)]
-    else:
-        sums = [lo[4 * g] for g in range(groups)]
-    if packed and self.base:
+    if packed:
         base = base_int(self)
-        for g in range(groups):
-            sums[g] = sums[g] + base * counts[4 * g]
+        return [whole(lo[4 * g], hi[4 * g]) + base * counts[4 * g] for g in range(groups)]
+    if halves:
+        return [whole(lo[4 * g], hi[4 * g]) for g in range(groups)]
+    return [lo[4 * g] for g in range(groups)]
+
+
+cdef int add_offset_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups, uint64_t* both) noexcept nogil:
+    cdef Scratch s
+    cdef Py_ssize_t block
+    for block in range(self.blocks):
+        if not live_slots(self, codes, groups, block, &s):
+            return 0
+        snapdb_offset_slots(s.slots, BLOCK, load_packed(self, block, &s), self.container, both)
+    return 1
+
+
+cdef list sum_offset_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
+    """FOR of at most 32 bits: one pass adds up offsets (below 2**48 a quarter) and counts rows (above)."""
+    cdef Memory memory = allocate((groups + 1) * 32)
+    cdef uint64_t* both = <uint64_t*>memory.ptr
+    cdef uint64_t low = (<uint64_t>1 << 48) - 1
+    cdef int64_t total
+    cdef Py_ssize_t g, i, rows
+    cdef int fits
+    cdef list sums = []
+    with nogil:
+        fits = add_offset_groups(self, codes, groups, both)
+    if not fits:
+        bad_codes(groups)
+    base = base_int(self)
+    for g in range(groups):
+        total = rows = 0
+        for i in range(4):
+            total += <int64_t>(both[4 * g + i] & low)
+            rows += <Py_ssize_t>(both[4 * g + i] >> 48)
+        sums.append(total + base * rows)
     return sums
 
 

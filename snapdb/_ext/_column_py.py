@@ -9,12 +9,30 @@ from typing import Any, Callable, Optional, TypeVar, Union
 from . import _lanes_py
 from ._bits_py import bits_of, checked, popcount, to_mask, u32
 from ._common import (
-    AFFINE, BITMAP, BOOL, CODEC_NAMES, CONST, DATE, DATETIME, DICT, FLOATS, FOR, RAW, TEXTS, TYPECODES, VARLEN, WIDTHS, decode_text,
-    mask_bytes, to_date, to_datetime,
+    AFFINE,
+    BITMAP,
+    BOOL,
+    CODEC_NAMES,
+    CONST,
+    DATE,
+    DATETIME,
+    DICT,
+    FLOATS,
+    FOR,
+    RAW,
+    TEXTS,
+    TYPECODES,
+    VARLEN,
+    WIDTHS,
+    container,
+    decode_text,
+    mask_bytes,
+    to_date,
+    to_datetime,
 )  # fmt: skip
 from ._floats_py import of_bits
 from ._lanes_py import as_bytes, lanes, peek, typed
-from ._layout_py import Layout, container, entries_of, read, strings_of
+from ._layout_py import Layout, entries_of, read, strings_of
 from ._values_py import ColumnBuffer
 
 __all__ = ["Column", "as_buffer", "items_of", "logical_list"]
@@ -127,7 +145,7 @@ class Column:
         if not 0 <= start <= stop <= buffer.rows:
             raise ValueError(f"rows {start}..{stop} are outside 0..{buffer.rows}")
         if start & 7:
-            raise ValueError(f"a view must start at a multiple of 8 rows, not at {start}")
+            raise ValueError(f"a view starts at a multiple of 8 rows, not at {start}")
         chunk = cls.__new__(cls)
         chunk._view(buffer.code, stop - start, items_of(buffer, start, stop), null_bits_of(buffer, start, stop))
         return chunk
@@ -166,7 +184,10 @@ class Column:
         return self._data
 
     def parts(self) -> tuple[int, int, Any, Any, Any, int]:
-        """A raw view's (code, rows, data, offsets, nulls, null_count), as the properties of ColumnBuffer give them, cut to its rows."""
+        """A raw view's (code, rows, data, offsets, nulls, null_count), cut to its rows.
+
+        ``data``, ``offsets`` and ``nulls`` are as the properties of ColumnBuffer give them.
+        """
         if self.sealed:
             raise ValueError("a sealed chunk has no parts; use its data")
         nulls = memoryview(self._nulls.to_bytes(mask_bytes(self.rows), "little")) if self._nulls else None
@@ -220,11 +241,11 @@ class Column:
         if self.codec == CONST:
             return bytes(self.rows)
         if self.codec == BITMAP:
-            return self._lanes.flags_of(int.from_bytes(self._layout.values, "little") & self._valid(), self.rows)
+            return self._lanes.flags_of(int.from_bytes(self._layout.values, "little") & self._valid(), self.rows)  # type: ignore[no-any-return]
         held = self._codes_held
         if held is not None:
             return held if self._size == 1 else as_bytes(held)
-        return self._lanes.unpack(self._layout.values, self.width)
+        return self._lanes.unpack(self._layout.values, self.width)  # type: ignore[no-any-return]
 
     def _codes(self) -> Any:
         """Packed values as something to index."""
@@ -279,7 +300,7 @@ class Column:
                 top = (1 << 8 * size) - 1
                 table = b"".join([(layout.base + i & top).to_bytes(size, "little") for i in range(1 << self.width)])
                 return self._lanes.expand(self._codes_bytes(), 1, table, size)  # type: ignore[no-any-return]
-            return self._lanes.add(self._lanes.widen(self._codes_bytes(), self._size, size), size, layout.base)
+            return self._lanes.add(self._lanes.widen(self._codes_bytes(), self._size, size), size, layout.base)  # type: ignore[no-any-return]
         if self.codec == DICT:
             return self._lanes.expand(self._codes_bytes(), self._size, layout.heap, size)  # type: ignore[no-any-return]
         if self.codec == BITMAP:
@@ -322,7 +343,7 @@ class Column:
             return lambda row: convert(base + step * row)
         codes = self._codes()
         if convert is None:
-            return lambda row: base + codes[row]  # type: ignore[no-any-return]
+            return lambda row: base + codes[row]
         return lambda row: convert(base + codes[row])
 
     def _entry_reader(self, logical: bool) -> Callable[[int], Any]:
@@ -367,13 +388,13 @@ class Column:
         """The logical value of one row; IndexError outside."""
         # the first call makes a reader for this chunk's codec and puts it in the place of the method
         reader = self._keep_reader(True)
-        self.fetch = reader  # type: ignore[method-assign]
+        self.__dict__["fetch"] = reader
         return reader(row)
 
     def physical(self, row: int) -> Physical:
         """The physical value of one row; IndexError outside."""
         reader = self._keep_reader(False)
-        self.physical = reader  # type: ignore[method-assign]
+        self.__dict__["physical"] = reader
         return reader(row)  # type: ignore[no-any-return]
 
     # -- many values -----------------------------------------------------------
@@ -421,7 +442,8 @@ class Column:
         nulls = 0
         if self.null_count:
             nulls = self._lanes.bitmap(bytes(map(self._lanes.flags_of(self._nulls, self.rows).__getitem__, listed)))
-        return as_buffer(self.code, len(listed), picked if self.code in VARLEN else array(TYPECODES[self.code], picked), nulls)
+        made = picked if self.code in VARLEN else array(TYPECODES[self.code], picked)
+        return as_buffer(self.code, len(listed), made, nulls)
 
 
 def _converter(code: int) -> Optional[Callable[[Any], Any]]:

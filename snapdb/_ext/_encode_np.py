@@ -7,10 +7,10 @@ from typing import Any, Optional
 import numpy as np
 
 from . import _lanes_np
-from ._common import FLOATS, VARLEN, WIDTHS, container
+from ._common import FLOATS, NAN, VARLEN, WIDTHS, container
 from ._encode_py import Encoder as _Encoder
 from ._floats_np import block_sums, fold, ordered_bounds
-from ._floats_py import NAN, add_blocks
+from ._floats_py import add_blocks
 
 __all__ = ["Encoder"]
 

@@ -1,4 +1,7 @@
-"""Analysis of a column and the choice of its codec (``docs/format.md``, *Choice*): typed values in, a chunk's bytes and zone map out."""
+"""Analysis of a column and the choice of its codec (``docs/format.md``, *Choice*).
+
+Typed values in, a chunk's bytes and its zone map out.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,25 @@ from . import _lanes_py
 from ._bits_py import popcount
 from ._column_py import items_of, null_bits_of
 from ._common import (
-    AFFINE, BITMAP, BLOCK, BOOL, CONST, DICT, F32, FLOATS, FOR, NAN, RAW, SEGMENT, TYPECODES, VARLEN, WIDTHS, Zone,
-    container, mask_bytes, packed_width,
+    AFFINE,
+    BITMAP,
+    BLOCK,
+    BOOL,
+    CONST,
+    DICT,
+    F32,
+    FLOATS,
+    FOR,
+    NAN,
+    RAW,
+    SEGMENT,
+    TYPECODES,
+    VARLEN,
+    WIDTHS,
+    Zone,
+    container,
+    mask_bytes,
+    packed_width,
 )  # fmt: skip
 from ._floats_py import add_blocks, block_sums, bounds_of, canonical, folded_key, signed_zeros
 from ._lanes_py import as_bytes, flags_of, typed
@@ -138,7 +158,7 @@ class Encoder:
         data = bytes(codes) if size == 1 else as_bytes(array("H", codes))
         if self.flags is not None:
             data = self._lanes.keep(data, size, self.flags)
-        return self._lanes.pack(data, width)
+        return self._lanes.pack(data, width)  # type: ignore[no-any-return]
 
     def offset_packed(self, base: int, width: int) -> bytes:
         """Every row's packed ``value - base``; null rows have 0."""
@@ -146,7 +166,7 @@ class Encoder:
         data = self._lanes.subtract(self._lanes.narrow(self.raw_items(), WIDTHS[self.code], size), size, base)
         if self.flags is not None:
             data = self._lanes.keep(data, size, self.flags)
-        return self._lanes.pack(data, width)
+        return self._lanes.pack(data, width)  # type: ignore[no-any-return]
 
     # -- kinds of columns --------------------------------------------------------
 
@@ -207,7 +227,8 @@ class Encoder:
         bits = packed_width(len(entries) - 1)
         if not hinted and (len(entries) * width + self.packed_size(bits)) * 10 > 9 * size:
             return None
-        return self.build(DICT, width=bits, count=len(entries), values=self.coded(entries, bits), heap=self.entry_bytes(entries))
+        values, heap = self.coded(entries, bits), self.entry_bytes(entries)
+        return self.build(DICT, width=bits, count=len(entries), values=values, heap=heap)
 
     def repeats(self) -> bool:
         """Whether the sample has few distinct values."""
@@ -235,7 +256,8 @@ class Encoder:
                 entries = sorted(found)
                 offsets, heap = string_sections(entries)
                 values = self.coded(entries, width)
-                return self.build(DICT, width=width, count=len(entries), values=values, offsets=offsets, heap=heap), zone
+                fields = {"values": values, "offsets": offsets, "heap": heap}
+                return self.build(DICT, width=width, count=len(entries), **fields), zone
         offsets, heap = string_sections(items)
         return self.build(RAW, offsets=offsets, heap=heap), zone
 

@@ -12,7 +12,8 @@ from ._common import BLOCK, NAN
 from ._lanes_py import as_bytes, keep, typed
 
 __all__ = [
-    "add_blocks", "block_sums", "bounds_of", "canonical", "float_bits", "folded_key", "group_sums", "narrow_bounds", "of_bits",
+    "add_blocks", "block_sums", "bounds_of", "canonical", "float_bits", "folded_key", "group_sums", "narrow_bounds",
+    "of_bits", "signed_zeros",
 ]  # fmt: skip
 
 _LANES = 32
@@ -74,9 +75,9 @@ def _chains(values: Iterable[float]) -> list[float]:
     """Every 32 values in a row added in order to +0.0."""
     # one expression: the interpreter adds floats in place, which no loop and no builtin does as fast
     return [
-        0.0 + a + b + c + d + e + f + g + h + i + j + k + l + m + n + o + p
+        0.0 + a + b + c + d + e + f + g + h + i + j + k + ll + m + n + o + p
         + q + r + s + t + u + v + w + x + y + z + aa + bb + cc + dd + ee + ff
-        for a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p,
+        for a, b, c, d, e, f, g, h, i, j, k, ll, m, n, o, p,
             q, r, s, t, u, v, w, x, y, z, aa, bb, cc, dd, ee, ff
         in zip(*[iter(values)] * _LANES)
     ]  # fmt: skip
@@ -85,7 +86,8 @@ def _chains(values: Iterable[float]) -> list[float]:
 def block_sums(items: Any, flags: Optional[bytes]) -> list[float]:
     """The sum of each block of 1,024 positions: 32 lanes (position mod 32) from +0.0 in order, folded by halves.
 
-    ``items`` is an array of 'f' or 'd'; positions whose flag is 0 are left out: a zero of either sign changes no sum that started at +0.0.
+    ``items`` is an array of 'f' or 'd'. Positions whose flag is 0 are left out, by a zero in their place: a zero of
+    either sign changes no sum that started at +0.0.
     """
     if flags is not None:
         items = typed(items.typecode, keep(as_bytes(items), items.itemsize, flags))
@@ -110,7 +112,10 @@ def add_blocks(start: float, sums: Iterable[float]) -> float:
 
 
 def group_sums(codes: Sequence[int], items: Sequence[float], groups: int) -> list[float]:
-    """Sums per group, one accumulator per (group, position mod 4), folded (0+1)+(2+3). Code ``groups``: not selected."""
+    """Sums per group, one accumulator per (group, position mod 4), folded (0+1)+(2+3).
+
+    Code ``groups`` stands for not selected.
+    """
     lanes = []
     for lane in range(4):
         sums = [0.0] * (groups + 1)

@@ -10,7 +10,7 @@ from ._bits_py import flags_of, popcount, u32
 from ._lanes_py import as_bytes, expand, keep, typed
 from ._mask_py import number, spread
 
-__all__ = ["NONE", "check_codes", "group_keys", "group_small", "numbered"]
+__all__ = ["NONE", "check_codes", "check_groups", "group_keys", "group_small", "numbered"]
 
 NONE = 0xFFFFFFFF  # the group number of a row that is not selected
 _NULL = object()  # a key no value equals
@@ -18,8 +18,15 @@ _NULL = object()  # a key no value equals
 Groups = tuple[memoryview, memoryview]
 
 
+def check_groups(groups: int) -> None:
+    """ValueError for a number of groups that no u32 codes can have."""
+    if not 0 <= groups < NONE:
+        raise ValueError(f"{groups} groups are out of range")
+
+
 def check_codes(codes: Any, groups: int, rows: int) -> list[int]:
-    """Group numbers as a list; ValueError where their number is not ``rows``, or one is neither below ``groups`` nor NONE."""
+    """Group numbers as a list; ValueError where they are not ``rows``, or one is neither below ``groups`` nor NONE."""
+    check_groups(groups)
     found: list[int] = u32(codes).tolist()
     if len(found) != rows:
         raise ValueError(f"{len(found)} group codes for {rows} rows")

@@ -52,6 +52,7 @@ cdef extern from "kernels.h" nogil:
     uint64_t snapdb_packed_at(const uint8_t*, int, int, size_t) noexcept
     void snapdb_count_slots(const uint32_t*, size_t, uint32_t*) noexcept
     void snapdb_sum_slots(const uint32_t*, size_t, const void*, int, int, int64_t*, int64_t*) noexcept
+    void snapdb_offset_slots(const uint32_t*, size_t, const void*, int, uint64_t*) noexcept
     void snapdb_fsum_slots(const uint32_t*, size_t, const void*, int, double*) noexcept
     void snapdb_bound_slots(const uint32_t*, size_t, const int64_t*, int64_t*, int64_t*) noexcept
     void snapdb_order_keys(const void*, int, int, int64_t*) noexcept

@@ -11,8 +11,9 @@ from ._common import container
 from ._lanes_py import Bytes, as_bytes, lanes, peek, typed
 
 __all__ = [
-    "add", "as_bytes", "bitmap", "contains", "expand", "flags_array", "flags_of", "float_range", "from_flags", "in_range",
-    "keep", "lanes", "narrow", "pack", "peek", "rows_of", "subtract", "typed", "unpack", "unsigned", "widen",
+    "add", "as_bytes", "bitmap", "contains", "expand", "flags_array", "flags_of", "float_range", "from_flags",
+    "in_range", "keep", "lanes", "narrow", "pack", "peek", "rows_of", "subtract", "typed", "unpack", "unsigned",
+    "widen",
 ]  # fmt: skip
 
 _BLOCK = 1024
@@ -103,7 +104,7 @@ def add(data: Bytes, size: int, value: int) -> bytes:
     """``value`` added to every lane, modulo the lane."""
     kind = unsigned(size)
     # a one-element array, because scalars would warn of the overflow that is wanted here
-    return (np.frombuffer(data, kind) + np.array([value & ((1 << 8 * size) - 1)], kind)).tobytes()
+    return (np.frombuffer(data, kind) + np.array([value & ((1 << 8 * size) - 1)], kind)).tobytes()  # type: ignore[no-any-return]
 
 
 def subtract(data: Bytes, size: int, value: int) -> bytes:

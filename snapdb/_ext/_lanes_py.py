@@ -1,8 +1,9 @@
 """Whole arrays of small integers computed on as one large Python integer: packing, range tests, lane arithmetic.
 
-A *lane* is one value of ``size`` bytes (1, 2, 4 or 8) in a byte string, little-endian. Python's integers run through their digits at
-C speed, so an addition over 8 KiB of lanes costs what a few additions of single values cost. Carries between lanes are
-kept out by working on the low bits alone and putting the top bit right afterwards. ``_lanes_np`` has the same functions.
+A *lane* is one value of ``size`` bytes (1, 2, 4 or 8) in a byte string, little-endian. Python's integers run through
+their digits at C speed, so an addition over 8 KiB of lanes costs what a few additions of single values cost. Carries
+between lanes are kept out by working on the low bits alone and putting the top bit right afterwards. ``_lanes_np`` has
+the same functions.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def as_bytes(items: Any) -> bytes:
 
 def lanes(size: int, data: Bytes) -> Sequence[int]:
     """Unsigned lanes as something to index: the bytes themselves, or an array."""
-    return bytes(data) if size == 1 else typed(_LETTERS[size], data)  # type: ignore[no-any-return]
+    return bytes(data) if size == 1 else typed(_LETTERS[size], data)
 
 
 @lru_cache(maxsize=64)

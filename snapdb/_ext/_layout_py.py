@@ -10,8 +10,26 @@ from typing import Any, NamedTuple
 
 from ._bits_py import popcount, raw
 from ._common import (
-    AFFINE, BITMAP, BLOCK, BOOL, CONST, DICT, F32, FLOATS, FOR, HEADER, INTS, LIMITS, RAW, SEGMENT, TYPECODES, U64, VARLEN, WIDTHS,
-    container, mask_bytes,
+    AFFINE,
+    BITMAP,
+    BLOCK,
+    BOOL,
+    CONST,
+    DICT,
+    F32,
+    FLOATS,
+    FOR,
+    HEADER,
+    INTS,
+    LIMITS,
+    RAW,
+    SEGMENT,
+    TYPECODES,
+    U64,
+    VARLEN,
+    WIDTHS,
+    container,
+    mask_bytes,
 )  # fmt: skip
 from ._lanes_py import as_bytes, in_range, typed, unpack
 
@@ -88,7 +106,8 @@ def string_sections(values: Sequence[bytes]) -> tuple[bytes, bytes]:
     """(offsets, heap) of strings; ValueError where the heap is too large."""
     ends = list(accumulate(map(len, values), initial=0))
     if ends[-1] > _MAX_HEAP:
-        raise ValueError(f"the strings of one segment take {ends[-1]} bytes; the limit is {_MAX_HEAP}: use smaller batches")
+        what = f"the strings of one segment take {ends[-1]} bytes"
+        raise ValueError(f"{what}; the limit is {_MAX_HEAP}: use smaller batches")
     return struct.pack(f"<{len(ends)}I", *ends), b"".join(values)
 
 
@@ -101,7 +120,10 @@ def _need(fits: bool, what: str) -> None:
 
 
 def read(data: Any, trusted: bool = False) -> Layout:
-    """The layout of a chunk's bytes; ValueError names what is wrong with them. ``trusted``: checked before, or written by us."""
+    """The layout of a chunk's bytes; ValueError names what is wrong with them.
+
+    ``trusted``: checked before, or written by us.
+    """
     view = raw(data).toreadonly()
     size = view.nbytes
     _need(size >= HEADER, f"{size} bytes are less than a header of {HEADER}")
@@ -167,7 +189,7 @@ def _lengths(codec: int, code: int, width: int, rows: int, nulls: int, count: in
 
 def _sections(view: memoryview, places: list[int], lengths: list[int], total: int) -> list[memoryview]:
     names = ("nulls", "values", "offsets", "heap")
-    sections = []
+    sections: list[memoryview] = []
     at = HEADER
     for name, place, length in zip(names, places, lengths):
         if length < 0:

@@ -42,3 +42,6 @@ def from_ids(rows: Any, size: int) -> bytearray:
 
 def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, memoryview]:
     """Group numbers of pairs: (codes, first) for two u32 code buffers as ``Chunk.group`` gives them, numbered in order of first row; 0xFFFFFFFF in ``a`` stays."""
+
+def simd_level() -> str:
+    """The instruction set of the loops: "base", "v3" (AVX2) or "v4" (AVX-512); "none" in the twins."""

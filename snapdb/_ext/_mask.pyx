@@ -8,7 +8,7 @@ from ._kernels cimport (
     BLOCK, NONE, WORDS, SnapdbGroups, snapdb_choose, snapdb_fill_bits, snapdb_group_direct, snapdb_group_keys, snapdb_groups_free,
     snapdb_groups_start, snapdb_ids, snapdb_kernels,
 )
-from ._values cimport Memory, allocate
+from ._values cimport Memory
 
 __all__ = [
     "and_into", "andnot_into", "any_set", "combine", "count", "empty", "from_ids", "full", "ids", "last", "or_into",
@@ -134,7 +134,7 @@ def ids(mask, Py_ssize_t skip=0, Py_ssize_t limit=-1):
         size -= skip
         if 0 <= limit < size:
             size = limit
-        found = allocate(size * 4)
+        found = uncleared(size * 4)
         with nogil:
             written = snapdb_ids(<const uint8_t*>held.buf, held.len >> 3, skip, size, <uint32_t*>found.ptr)
     finally:
@@ -258,7 +258,7 @@ def combine(a, Py_ssize_t groups_a, b, Py_ssize_t groups_b):
             if left.len != right.len:
                 raise ValueError(f"group codes differ in length: {left.len >> 2} and {right.len >> 2}")
             rows = left.len >> 2
-            codes = allocate(rows * 4)
+            codes = uncleared(rows * 4)
             if snapdb_groups_start(&groups, groups_a * groups_b if direct else 0, 0, NONE):
                 raise MemoryError()
             with nogil:
@@ -268,7 +268,7 @@ def combine(a, Py_ssize_t groups_a, b, Py_ssize_t groups_b):
                 raise ValueError(f"a group code is outside 0..{groups_a} or 0..{groups_b}")
             if status:
                 raise MemoryError()
-            first = allocate(<Py_ssize_t>groups.groups * 4)
+            first = uncleared(<Py_ssize_t>groups.groups * 4)
             for i in range(groups.groups):
                 (<uint32_t*>first.ptr)[i] = groups.first[i]
         finally:

@@ -68,7 +68,8 @@ def ids(mask: Mask, skip: int = 0, limit: int = -1) -> memoryview:
 
 def view32(values: Any) -> memoryview:
     """An array as a read-only buffer of u32 ('I')."""
-    return memoryview(np.ascontiguousarray(values, np.uint32)).toreadonly()
+    held: Any = np.ascontiguousarray(values, np.uint32)
+    return memoryview(held).toreadonly()
 
 
 def array32(rows: Any) -> Any:
@@ -110,7 +111,7 @@ def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, m
 
 
 def number(keys: Any, span: int) -> tuple[Any, Any]:
-    """(group number of each key, place of each group's first key) for keys 0..span-1, numbered in order of first key."""
+    """(group number of each key, place of each group's first key) for keys below ``span``, numbered by first key."""
     size = len(keys)
     if span <= size * _DIRECT:
         first = np.full(span, size, np.int64)

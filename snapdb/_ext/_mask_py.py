@@ -1,4 +1,7 @@
-"""Selection bitmaps: bit i of byte i >> 3, whole 64-bit words, bits past the last row 0. The readable twin of ``_mask.pyx``."""
+"""Selection bitmaps: bit i of byte i >> 3, whole 64-bit words, bits past the last row 0.
+
+The readable twin of ``_mask.pyx``.
+"""
 
 from __future__ import annotations
 

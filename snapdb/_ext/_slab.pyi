@@ -55,6 +55,8 @@ class SlabTable:
         """Take back every position at and past ``rows`` (the undo of inserts). ValueError outside 0..``rows``."""
     def skip(self, count: int) -> None:
         """Give out ``count`` positions that hold no row (dead rows of a reopened file). ValueError where negative."""
+    def take_over(self, other: "SlabTable") -> None:
+        """Have every row of ``other`` (a table of the same layout, empty afterwards) instead of one's own; views keep what they see."""
     def pin(self) -> "SlabView":
         """The rows as of now."""
     @property

@@ -127,6 +127,16 @@ cdef class SlabTable:
         cdef Py_ssize_t at = 0
         return self.at_live(position_of(idx), &at) is not None
 
+    def take_over(self, SlabTable other not None):
+        """Have every row of ``other`` (a table of the same layout, empty afterwards) instead of one's own; views keep what they see."""
+        if other.layout.width != self.layout.width or other.slab_rows != self.slab_rows or other is self:
+            raise ValueError("take_over needs another table of the same layout")
+        self.pins, self.slabs = other.pins, other.slabs
+        self.rows, self.live = other.rows, other.live
+        other.pins = Pins.__new__(Pins)
+        other.slabs = Directory.__new__(Directory)
+        other.rows = other.live = 0
+
     def pin(self):
         """The rows as of now."""
         cdef SlabView view = SlabView.__new__(SlabView)

@@ -16,12 +16,34 @@ from operator import index as _index
 from typing import Any, Callable, Optional
 
 from ._common import (
-    BINARY, BYTES, DATE, DATETIME, TYPECODES, WIDTHS, decode_text, mask_bytes, to_date, to_datetime,
-)  # fmt: skip
+    BINARY,
+    BYTES,
+    DATE,
+    DATETIME,
+    TYPECODES,
+    WIDTHS,
+    decode_text,
+    mask_bytes,
+    to_date,
+    to_datetime,
+)
 from ._records import (
-    GARBAGE, HEAP_LIMIT, LOW, Hold, Layout, Slab, bits, buffer, flags, heap_error, held, load, padded, store,
+    GARBAGE,
+    HEAP_LIMIT,
+    LOW,
+    Hold,
+    Layout,
+    Slab,
+    bits,
+    buffer,
+    flags,
+    heap_error,
+    held,
+    load,
+    padded,
+    store,
     texts,
-)  # fmt: skip
+)
 from ._values_py import ColumnBuffer, RowCodec
 
 __all__ = ["SlabTable", "SlabView"]
@@ -129,6 +151,20 @@ class SlabTable:
         idx = _index(idx)
         slab = self._slabs.get(idx // self.slab_rows)
         return slab is not None and slab.data[(idx % self.slab_rows + 1) * self._stride - 1] != 0
+
+    def take_over(self, other: SlabTable) -> None:
+        """Have every row of ``other`` (a table of the same layout, empty afterwards) instead of one's own.
+
+        Views keep what they see. ValueError for a table of another layout, or itself.
+        """
+        if other._stride != self._stride or other.slab_rows != self.slab_rows or other is self:
+            raise ValueError("take_over needs another table of the same layout")
+        with self._lock:
+            self._slabs, self._slabs_stamp, self._epoch = other._slabs, other._slabs_stamp, other._epoch
+            self._active = other._active
+            self.rows, self.live = other.rows, other.live
+            other._slabs, other._slabs_stamp, other._epoch, other._active = {}, 0, 0, {}
+            other.rows = other.live = 0
 
     def pin(self) -> SlabView:
         """The rows as of now."""

@@ -277,6 +277,15 @@ void snapdb_sum_slots(const uint32_t *slots, size_t n, const void *values, int w
     }
 }
 
+#define SUM_OFFSETS(V) \
+    for (size_t i = 0; i < n; i++) both[(size_t)slots[i] * 4 + (i & 3)] += ((const V *)values)[i] + ((uint64_t)1 << 48);
+
+void snapdb_offset_slots(const uint32_t *slots, size_t n, const void *values, int width, uint64_t *both) {
+    if (width == 8) SUM_OFFSETS(uint8_t)
+    else if (width == 16) SUM_OFFSETS(uint16_t)
+    else SUM_OFFSETS(uint32_t)
+}
+
 void snapdb_fsum_slots(const uint32_t *slots, size_t n, const void *values, int item, double *sums) {
     if (item == 4)
         for (size_t i = 0; i < n; i++) sums[(size_t)slots[i] * 4 + (i & 3)] += ((const float *)values)[i];
@@ -368,19 +377,52 @@ static inline uint64_t mix(uint64_t x) {
     return x ^ (x >> 32);
 }
 
+static inline uint32_t load32(const uint8_t *at) {
+    uint32_t x;
+    memcpy(&x, at, 4);
+    return x;
+}
+
+/* the last 1 to 8 bytes of a string, without a call for so few */
+static inline uint64_t load_tail(const uint8_t *ptr, size_t size) {
+    if (size >= 4) return (uint64_t)load32(ptr) << 32 | load32(ptr + size - 4);
+    return (uint64_t)ptr[0] << 16 | (uint64_t)ptr[size >> 1] << 8 | ptr[size - 1];
+}
+
 static inline uint64_t hash_string(const uint8_t *ptr, size_t size) {
     uint64_t h = (uint64_t)size * 0x9e3779b97f4a7c15u;
-    while (size >= 8) {
-        h = mix(h ^ load64(ptr));
+    while (size > 8) {
+        h = (h ^ load64(ptr)) * 0xd6e8feb86659fd93u;
+        h ^= h >> 32;
         ptr += 8;
         size -= 8;
     }
-    if (size) {
-        uint64_t x = 0;
-        memcpy(&x, ptr, size);
-        h = mix(h ^ x);
+    return size ? mix(h ^ load_tail(ptr, size)) : h;
+}
+
+static inline int same_string(const uint8_t *a, const uint8_t *b, size_t size) {
+    while (size > 8) {
+        if (load64(a) != load64(b)) return 0;
+        a += 8;
+        b += 8;
+        size -= 8;
     }
-    return h;
+    return size == 0 || load_tail(a, size) == load_tail(b, size);
+}
+
+/* Empty slots of a table. 0, or -1 without memory. */
+static int new_table(SnapdbGroups *g, size_t capacity) {
+    if (g->hashed) {
+        g->table = (SnapdbSlot *)PyMem_RawMalloc(capacity * sizeof(SnapdbSlot));
+        if (!g->table) return -1;
+        for (size_t i = 0; i < capacity; i++) g->table[i].group = SNAPDB_NONE;
+    } else {
+        g->slots = (uint32_t *)PyMem_RawMalloc(capacity * sizeof(uint32_t));
+        if (!g->slots) return -1;
+        memset(g->slots, 0xff, capacity * sizeof(uint32_t));
+    }
+    g->capacity = capacity;
+    return 0;
 }
 
 int snapdb_groups_start(SnapdbGroups *g, size_t direct, int strings, uint32_t limit) {
@@ -388,27 +430,24 @@ int snapdb_groups_start(SnapdbGroups *g, size_t direct, int strings, uint32_t li
     g->limit = limit;
     g->null_group = SNAPDB_NONE;
     g->strings = strings;
-    g->capacity = direct ? direct : 1024;
+    g->hashed = !direct && !strings;
     g->room = 256;
-    g->slots = (uint32_t *)PyMem_RawMalloc(g->capacity * sizeof(uint32_t));
     g->first = (uint32_t *)PyMem_RawMalloc(g->room * sizeof(uint32_t));
-    if (!direct && !strings) g->keys = (uint64_t *)PyMem_RawMalloc(g->capacity * sizeof(uint64_t));
     if (strings) g->entries = (SnapdbEntry *)PyMem_RawMalloc(g->room * sizeof(SnapdbEntry));
-    if (!g->slots || !g->first || (!direct && !strings && !g->keys) || (strings && !g->entries)) {
+    if (!g->first || (strings && !g->entries) || new_table(g, direct ? direct : 1024)) {
         snapdb_groups_free(g);
         return -1;
     }
-    memset(g->slots, 0xff, g->capacity * sizeof(uint32_t));
     return 0;
 }
 
 void snapdb_groups_free(SnapdbGroups *g) {
     PyMem_RawFree(g->slots);
-    PyMem_RawFree(g->keys);
+    PyMem_RawFree(g->table);
     PyMem_RawFree(g->entries);
     PyMem_RawFree(g->first);
     g->slots = g->first = NULL;
-    g->keys = NULL;
+    g->table = NULL;
     g->entries = NULL;
 }
 
@@ -437,30 +476,30 @@ static uint32_t new_group(SnapdbGroups *g, uint32_t row, int *problem) {
     return g->groups++;
 }
 
-/* Twice the slots. 0, or -1 without memory. */
+/* More slots. 0, or -1 without memory. */
 static int grow(SnapdbGroups *g) {
-    const size_t capacity = g->capacity * 2, mask = capacity - 1;
-    uint32_t *slots = (uint32_t *)PyMem_RawMalloc(capacity * sizeof(uint32_t));
-    uint64_t *keys = g->strings ? NULL : (uint64_t *)PyMem_RawMalloc(capacity * sizeof(uint64_t));
-    if (!slots || (!g->strings && !keys)) {
-        PyMem_RawFree(slots);
-        PyMem_RawFree(keys);
+    const size_t old = g->capacity, capacity = old < 32768 ? old * 4 : old * 2, mask = capacity - 1;
+    uint32_t *slots = g->slots;
+    SnapdbSlot *table = g->table;
+    if (new_table(g, capacity)) {
+        g->slots = slots;
+        g->table = table;
         return -1;
     }
-    memset(slots, 0xff, capacity * sizeof(uint32_t));
-    for (size_t i = 0; i < g->capacity; i++) {
-        const uint32_t group = g->slots[i];
+    for (size_t i = 0; i < old; i++) {
+        const uint32_t group = g->hashed ? table[i].group : slots[i];
         if (group == SNAPDB_NONE) continue;
-        size_t at = (size_t)(g->strings ? g->entries[group].hash : mix(g->keys[i])) & mask;
-        while (slots[at] != SNAPDB_NONE) at = (at + 1) & mask;
-        slots[at] = group;
-        if (keys) keys[at] = g->keys[i];
+        size_t at = (size_t)(g->hashed ? mix(table[i].key) : g->entries[group].hash) & mask;
+        if (g->hashed) {
+            while (g->table[at].group != SNAPDB_NONE) at = (at + 1) & mask;
+            g->table[at] = table[i];
+        } else {
+            while (g->slots[at] != SNAPDB_NONE) at = (at + 1) & mask;
+            g->slots[at] = group;
+        }
     }
-    PyMem_RawFree(g->slots);
-    PyMem_RawFree(g->keys);
-    g->slots = slots;
-    g->keys = keys;
-    g->capacity = capacity;
+    PyMem_RawFree(slots);
+    PyMem_RawFree(table);
     return 0;
 }
 
@@ -478,14 +517,12 @@ static inline uint32_t direct_group(SnapdbGroups *g, uint32_t code, uint32_t row
 
 static inline uint32_t key_group(SnapdbGroups *g, uint64_t key, uint32_t row, int *problem) {
     size_t at = (size_t)mix(key) & (g->capacity - 1);
-    while (g->slots[at] != SNAPDB_NONE) {
-        if (g->keys[at] == key) return g->slots[at];
-        at = (at + 1) & (g->capacity - 1);
-    }
+    for (; g->table[at].group != SNAPDB_NONE; at = (at + 1) & (g->capacity - 1))
+        if (g->table[at].key == key) return g->table[at].group;
     const uint32_t group = new_group(g, row, problem);
     if (group == SNAPDB_NONE) return group;
-    g->slots[at] = group;
-    g->keys[at] = key;
+    g->table[at].group = group;
+    g->table[at].key = key;
     if ((size_t)g->groups * 2 > g->capacity && grow(g)) *problem = -1;
     return group;
 }
@@ -495,7 +532,7 @@ static uint32_t string_group(SnapdbGroups *g, const uint8_t *ptr, size_t size, u
     size_t at = (size_t)hash & (g->capacity - 1);
     for (; g->slots[at] != SNAPDB_NONE; at = (at + 1) & (g->capacity - 1)) {
         const SnapdbEntry *e = &g->entries[g->slots[at]];
-        if (e->hash == hash && e->size == size && memcmp(e->ptr, ptr, size) == 0) return g->slots[at];
+        if (e->hash == hash && e->size == size && same_string(e->ptr, ptr, size)) return g->slots[at];
     }
     const uint32_t group = new_group(g, row, problem);
     if (group == SNAPDB_NONE) return group;
@@ -514,6 +551,13 @@ static uint32_t null_group(SnapdbGroups *g, uint32_t row, int *problem) {
         if (g->strings && g->null_group != SNAPDB_NONE) memset(&g->entries[g->null_group], 0, sizeof(SnapdbEntry));
     }
     return g->null_group;
+}
+
+/* whether all rows of a block are selected */
+static inline int all_set(const uint64_t *selected) {
+    uint64_t all = ~(uint64_t)0;
+    for (int w = 0; selected && w < SNAPDB_BLOCK / 64; w++) all &= selected[w];
+    return all == ~(uint64_t)0;
 }
 
 /* `group_of` numbers row + i; whole words of plain selected rows take the short loop */
@@ -537,6 +581,16 @@ static uint32_t null_group(SnapdbGroups *g, uint32_t row, int *problem) {
 
 int snapdb_group_direct(SnapdbGroups *g, const uint32_t *codes, const uint64_t *selected, const uint64_t *nulls, uint32_t row,
                         size_t n, uint32_t *out) {
+    if (n == SNAPDB_BLOCK && !nulls && all_set(selected)) { /* after the first block no group is new as a rule */
+        const uint32_t *slots = g->slots;
+        uint32_t missing = 0;
+        for (size_t i = 0; i < SNAPDB_BLOCK; i++) {
+            const uint32_t group = slots[codes[i]];
+            out[i] = group;
+            missing |= group == SNAPDB_NONE;
+        }
+        if (!missing) return 0;
+    }
     GROUP_ROWS(direct_group(g, codes[i], row + (uint32_t)i, &problem))
 }
 
@@ -564,8 +618,8 @@ int snapdb_group_add(SnapdbGroups *g, const uint8_t *ptr, size_t size) {
 
 int snapdb_has_key(const SnapdbGroups *g, uint64_t key) {
     size_t at = (size_t)mix(key) & (g->capacity - 1);
-    for (; g->slots[at] != SNAPDB_NONE; at = (at + 1) & (g->capacity - 1))
-        if (g->keys[at] == key) return 1;
+    for (; g->table[at].group != SNAPDB_NONE; at = (at + 1) & (g->capacity - 1))
+        if (g->table[at].key == key) return 1;
     return 0;
 }
 
@@ -574,7 +628,7 @@ int snapdb_has_string(const SnapdbGroups *g, const uint8_t *ptr, size_t size) {
     size_t at = (size_t)hash & (g->capacity - 1);
     for (; g->slots[at] != SNAPDB_NONE; at = (at + 1) & (g->capacity - 1)) {
         const SnapdbEntry *e = &g->entries[g->slots[at]];
-        if (e->hash == hash && e->size == size && memcmp(e->ptr, ptr, size) == 0) return 1;
+        if (e->hash == hash && e->size == size && same_string(e->ptr, ptr, size)) return 1;
     }
     return 0;
 }

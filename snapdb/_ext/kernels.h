@@ -91,6 +91,8 @@ SNAPDB_LOCAL uint64_t snapdb_packed_at(const uint8_t *packed, int W, int T, size
 SNAPDB_LOCAL void snapdb_count_slots(const uint32_t *slots, size_t n, uint32_t *counts);
 SNAPDB_LOCAL void snapdb_sum_slots(const uint32_t *slots, size_t n, const void *values, int width, int is_signed, int64_t *lo,
                                    int64_t *hi);
+/* Sum and count in one word, sum + count * 2**48: for values of at most 32 bits and at most 65,536 rows. */
+SNAPDB_LOCAL void snapdb_offset_slots(const uint32_t *slots, size_t n, const void *values, int width, uint64_t *both);
 SNAPDB_LOCAL void snapdb_fsum_slots(const uint32_t *slots, size_t n, const void *values, int item, double *sums);
 /* Least and greatest per slot in the order of signed keys; one a slot. */
 SNAPDB_LOCAL void snapdb_bound_slots(const uint32_t *slots, size_t n, const int64_t *keys, int64_t *lo, int64_t *hi);
@@ -110,14 +112,19 @@ typedef struct {
 } SnapdbEntry;
 
 typedef struct {
-    uint32_t *slots;      /* group numbers; direct: one a code */
-    uint64_t *keys;       /* the key of each slot (fixed-width values) */
+    uint64_t key;
+    uint32_t group;
+} SnapdbSlot;
+
+typedef struct {
+    uint32_t *slots;      /* direct: the group of each code; strings: of each slot */
+    SnapdbSlot *table;    /* hashed keys: one cache line has key and group */
     SnapdbEntry *entries; /* one a group (strings) */
     uint32_t *first;      /* first row of each group */
     size_t capacity;      /* slots, a power of two unless direct */
     size_t room;          /* groups that fit first and entries */
     uint32_t groups, limit, null_group;
-    int strings;
+    int strings, hashed;
     const uint8_t *kinds;    /* direct floats: 0: of its own, 1: a zero, 2: a NaN; NULL where there is no such code */
     size_t codes;            /* entries of kinds */
 } SnapdbGroups;
