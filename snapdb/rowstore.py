@@ -155,15 +155,19 @@ class RowTable(Table):
     # -- reads -------------------------------------------------------------
 
     def view(self, use_numpy: Optional[bool] = None) -> RowView:
-        return RowView(self, pick(self.kernels, use_numpy))
+        kernels = pick(self.kernels, use_numpy)
+        with self.lock:  # a write of several rows is seen whole or not at all
+            return RowView(self, kernels)
 
     def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        items: Iterator[tuple[int, dict[str, Any]]] = self.slabs.pin().items()
+        with self.lock:
+            items: Iterator[tuple[int, dict[str, Any]]] = self.slabs.pin().items()
         return items
 
     def raw_items(self) -> Iterator[tuple[int, memoryview]]:
         """(id, read-only bytes of the row's fixed part) of the live rows in id order."""
-        items: Iterator[tuple[int, memoryview]] = self.slabs.pin().raw_items()
+        with self.lock:
+            items: Iterator[tuple[int, memoryview]] = self.slabs.pin().raw_items()
         return items
 
     @property

@@ -57,7 +57,7 @@ def check_row(row: dict[str, Any]) -> None:
     assert row == make_row(row["owner"], row["a"])
 
 
-ROUNDS = {"c": 1500, "numpy": 250, "python": 250}
+ROUNDS = {"c": 3000, "numpy": 400, "python": 400}
 
 
 @pytest.mark.smoke

@@ -30,7 +30,7 @@ class RowPort:
     """
 
     __slots__ = (
-        "_codec", "_codes", "_deleted", "_lock", "_names", "_on_full", "_overlays", "_parts", "_slow", "limit",
+        "_codec", "_codes", "_deleted", "_lock", "_names", "_on_full", "_overlays", "_parts", "_readers", "_slow", "limit",
         "paused", "rows",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class RowPort:
         self._lock = lock
         self._slow = slow
         self._on_full = on_full
+        self._readers: dict[int, Any] = {}  # segment -> its parts and how to read their sealed rows
         self.rows = 0
         self.limit = TAIL
         self.paused = False
@@ -140,32 +141,47 @@ class RowPort:
 
     def _read(self, place: int) -> Optional[dict[str, Any]]:
         segment, row = place >> _SHIFT, place & _MASK
-        found: dict[str, Any] = {}
-        for name, code, segments, overlays in zip(self._names, self._codes, self._parts, self._overlays):
-            part = segments[segment] if segment < len(segments) else None
-            if part is None:
+        try:
+            current = [segments[segment] for segments in self._parts]
+        except IndexError:
+            return None
+        cached = self._readers.get(segment)
+        # parts are replaced, never changed, so the same tuples mean the same chunks
+        if cached is None or cached[0] != current:
+            if None in current:
                 return None
-            if overlays:
-                changed = overlays.get(segment)
-                if changed and row in changed:
-                    found[name] = logical(code, changed[row])
-                    continue
-            chunk, tail = part
-            local = row
-            if chunk is not None:
-                if row < chunk.rows:
-                    found[name] = chunk.fetch(row)
-                    continue
-                local = row - chunk.rows
-            if tail is None or local >= tail.rows:
+            cached = self._readers[segment] = (current, *self._reader(current))
+        _, sealed, fetchers = cached
+        if row < sealed:
+            found = {name: fetch(row) for name, fetch in fetchers}
+        else:
+            row -= sealed
+            tails = [part[1] for part in current]
+            if any(tail is None or row >= tail.rows for tail in tails):
                 return None
-            bits = tail._null_rows
-            if bits is not None and bits[local >> 3] >> (local & 7) & 1:
-                found[name] = None
-            else:
-                value = tail._items[local]
-                found[name] = value if code in _AS_STORED else logical(code, value)
+            found = {name: tail.fetch(row) for name, tail in zip(self._names, tails)}
+        for name, code, overlays in self._overlaid(segment):
+            changed = overlays[segment]
+            if place & _MASK in changed:
+                found[name] = logical(code, changed[place & _MASK])
         return found
+
+    def _reader(self, parts: list[Any]) -> tuple[int, list[tuple[str, Any]]]:
+        """How many rows are sealed, and each column's way to one of them."""
+        chunks = [part[0] for part in parts]
+        if any(chunk is None for chunk in chunks):
+            return 0, []
+        for chunk in chunks:
+            chunk.fetch(0)  # the first call puts a faster reader in the method's place
+        return min(chunk.rows for chunk in chunks), [(name, c.fetch) for name, c in zip(self._names, chunks)]
+
+    def _overlaid(self, segment: int) -> list[tuple[str, int, dict[int, Any]]]:
+        """(name, dtype code, overlays) of the columns with an updated row in this segment."""
+        return [
+            (name, code, overlays)
+            for name, code, overlays in zip(self._names, self._codes, self._overlays)
+            if overlays and segment in overlays
+        ]
 
     def contains(self, idx: int) -> bool:
         """Whether the position holds a live row. TypeError for what is not an integer."""
