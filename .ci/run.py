@@ -50,6 +50,7 @@ OLDEST = (3, 9)
 ASV = "asv>=0.6.6,<0.7"  # pinned: its sampling rules change between versions
 SIMD_LEVELS = {"base": "", "v3": "avx2", "v4": "avx512bw"}  # the level, and the CPU flag it cannot do without
 TESTS = ROOT / "tests"
+PARALLEL = ("-q", "-n", "2")
 
 
 class Python:
@@ -96,6 +97,30 @@ def find_pythons() -> list[Python]:
             continue  # the running interpreter stands for its version
         found[minor] = Python((version[0], version[1], version[2]), program)
     return [found[minor] for minor in sorted(found)]
+
+
+class Steps:
+    """Runs every step of a part although an earlier one failed; Failure with the names of those at the end."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def do(self, name: str, step: Callable[..., None], *arguments: object, **options: object) -> None:
+        print(f"--- {name}", flush=True)
+        started = time.monotonic()
+        try:
+            step(*arguments, **options)
+        except Failure as failure:
+            print(f"--- {name}: failed: {failure}")
+            self.failed.append(name)
+        print(f"--- {name}: {time.monotonic() - started:.0f} s", flush=True)
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is None and self.failed:
+            raise Failure("; ".join(self.failed))
 
 
 class Checks:
@@ -211,78 +236,76 @@ class Checks:
 
     def lint(self) -> None:
         """ruff, mypy --strict, and the stubs against the compiled modules."""
-        python = self.main.python
         modules = [f"snapdb._ext.{kernel}" for kernel in self.kernels]
         allowed = ROOT / ".ci" / "stubtest-allowlist.txt"
-        tools: list[tuple[list[object], Path]] = [
-            (["ruff", "check", "--no-cache", "."], ROOT),
-            (["mypy", "--cache-dir", self.work / "mypy"], ROOT),
-            (["mypy.stubtest", "--ignore-unused-allowlist", "--allowlist", allowed, *modules], self.work),
+        tools: list[tuple[Path, list[object]]] = [
+            (ROOT, ["ruff", "check", "--no-cache", "."]),
+            (ROOT, ["mypy", "--cache-dir", self.work / "mypy"]),
+            (self.work, ["mypy.stubtest", "--ignore-unused-allowlist", "--allowlist", allowed, *modules]),
         ]
-        failures = []
-        for command, folder in tools:
-            print(f"--- {command[0]}")
-            try:
-                run([python, "-m", *command], env=clean_environment(), cwd=folder)
-            except Failure:
-                failures.append(str(command[0]))
-        if failures:
-            raise Failure(", ".join(failures))
+        with Steps() as steps:
+            for folder, tool in tools:
+                command = [self.main.python, "-m", *tool]
+                steps.do(str(tool[0]), run, command, env=clean_environment(), cwd=folder)
 
     def tests(self) -> None:
         """All on both ends of Python, and pure without NumPy; the surface per backend; the loops per SIMD level."""
-        for python in self.ends:
-            print(f"--- everything, {python}")
-            pytest(python.python, "-q", "-n", "2", TESTS)
         oldest, newest = self.ends[0], self.ends[-1]
-        print(f"--- everything, {oldest}, the pure wheel without NumPy")
-        pure = make_venv(oldest.program, self.work / "pure-environment")
-        pip_install(pure, f"{self.pure_wheel}[test]")
-        pytest(pure, "-q", "-n", "2", TESTS)
         surface, loops = split_tests()
-        for switch in ("SNAPDB_BACKEND=numpy", "SNAPDB_BACKEND=python", "SNAPDB_NO_EXTENSIONS=1"):
-            print(f"--- the public surface with {switch}, {newest}")
-            if switch.endswith("numpy") and not newest.numpy:
-                continue
-            name, value = switch.split("=")
-            pytest(newest.python, "-q", "-n", "2", "-m", "not slow", *surface, env=clean_environment(**{name: value}))
-        flags = cpu_flags()
-        for level, flag in SIMD_LEVELS.items():
-            if flag and flag not in flags:
-                print(f"--- SIMD level {level}: not on this processor")
-                continue
-            print(f"--- SIMD level {level}, {newest}")
-            pytest(newest.python, "-q", "-n", "2", *loops, env=clean_environment(SNAPDB_SIMD=level))
+        with Steps() as steps:
+            for python in self.ends:
+                steps.do(f"everything, {python}", pytest, python.python, *PARALLEL, TESTS)
+            steps.do(f"everything, {oldest}, the pure wheel without NumPy", self.test_pure_wheel)
+            for switch in ("SNAPDB_BACKEND=numpy", "SNAPDB_BACKEND=python", "SNAPDB_NO_EXTENSIONS=1"):
+                if switch.endswith("numpy") and not newest.numpy:
+                    continue
+                env = clean_environment(**dict([switch.split("=")]))
+                arguments = [*PARALLEL, "-m", "not slow", *surface]
+                steps.do(f"the surface, {switch}, {newest}", pytest, newest.python, *arguments, env=env)
+            flags = cpu_flags()
+            for level, flag in SIMD_LEVELS.items():
+                if flag and flag not in flags:
+                    print(f"--- SIMD level {level}: not on this processor")
+                    continue
+                env = clean_environment(SNAPDB_SIMD=level)
+                steps.do(f"SIMD level {level}, {newest}", pytest, newest.python, *PARALLEL, *loops, env=env)
+
+    def test_pure_wheel(self) -> None:
+        pure = make_venv(self.ends[0].program, self.work / "pure-environment")
+        pip_install(pure, f"{self.pure_wheel}[test]")
+        pytest(pure, *PARALLEL, TESTS)
 
     def smoke(self) -> None:
         """A few tests of every part on each interpreter between the oldest and the newest."""
-        for python in self.others:
-            print(f"--- smoke, {python}")
-            pytest(python.python, "-q", "-m", "smoke", TESTS)
+        with Steps() as steps:
+            for python in self.others:
+                steps.do(f"smoke, {python}", pytest, python.python, *PARALLEL, "-m", "smoke", TESTS)
 
     def readme(self) -> None:
         """The README's two commands, word for word, each time in an empty environment on a clean clone."""
-        demo, test = readme_commands()
-        pure = "the compiled kernels are not installed"
-        self.try_readme("compiled", demo, test, {}, "c", "are installed")
-        self.try_readme("pure", demo, test, {"SNAPDB_NO_EXTENSIONS": "1"}, "python", "SNAPDB_NO_EXTENSIONS")
-        self.try_readme("no compiler", demo, test, {"CC": "false"}, "python", pure)
+        missing = "the compiled kernels are not installed"
+        with Steps() as steps:
+            for label, switches, backend, reason in (
+                ("compiled", {}, "c", "the compiled kernels are installed"),
+                ("pure", {"SNAPDB_NO_EXTENSIONS": "1"}, "python", "SNAPDB_NO_EXTENSIONS"),
+                ("no compiler", {"CC": "false"}, "python", missing),
+            ):
+                steps.do(f"README, {label}", self.try_readme, label, switches, backend, reason)
 
-    def try_readme(self, label: str, demo: str, test: str, switches: dict[str, str], backend: str, reason: str) -> None:
+    def try_readme(self, label: str, switches: dict[str, str], backend: str, reason: str) -> None:
+        demo, test = readme_commands()
         clone = self.work / f"clone {label}"  # the space is meant: paths have them
         self.clone(clone)
         venv = self.work / f"empty-{label.replace(' ', '-')}"
         run([self.main.program, "-m", "venv", venv])
         path = f"{scripts(venv)}{os.pathsep}{os.environ['PATH']}"
         env = clean_environment(PATH=path, VIRTUAL_ENV=str(venv), PYTEST_ADDOPTS="-m smoke", **switches)
-        print(f"--- README, {label}: {demo}", flush=True)
         run(["sh", "-c", demo], env=env, cwd=clone)
         ask = "from snapdb import _ext; print(_ext.BACKEND, _ext.REASON, sep=': ')"
         answer = output([interpreter(venv), "-c", ask], env=env, cwd=self.work)
         print(answer)
         if not answer.startswith(backend + ": ") or reason not in answer:
-            raise Failure(f"README, {label}: expected the backend {backend} because {reason!r}, found {answer}")
-        print(f"--- README, {label}: {test}", flush=True)
+            raise Failure(f"expected the backend {backend} because {reason!r}, found {answer}")
         run(["sh", "-c", test], env=env, cwd=clone)
 
     def clone(self, where: Path) -> None:

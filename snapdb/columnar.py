@@ -6,7 +6,6 @@ rows) is replaced or copied, so a view needs only references to see the table as
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from ._ext import Backend, Chunk
 
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
-
-log = logging.getLogger("snapdb")
 
 
 class ColumnarView(View):
@@ -186,7 +183,9 @@ class ColumnarTable(Table):
                 self._fold()
             except MemoryError:
                 # the row is in and stays in; the next insert takes the slow way and folds first
-                log.warning("no memory to fold the tail of table %r, trying again at the next insert", self.name)
+                import logging  # not at the top: it would be a third of the cost of importing SnapDB
+
+                logging.getLogger("snapdb").warning("no memory to fold the tail of table %r, trying again at the next insert", self.name)
                 return
             self.port.paused = False
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Callable, NoReturn, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 from .columnar import ColumnarTable
 from .constraints import UniqueKeys
@@ -14,6 +13,9 @@ from .errors import ClosedError, NotFoundError, NotSupportedError, SchemaError, 
 from .rowstore import RowTable
 from .schema import Schema
 from .table import Change
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["SnapDB"]
 

@@ -12,8 +12,7 @@ import operator
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn, Optional, Protocol, Union
+from typing import Any, NamedTuple, NoReturn, Optional, Protocol, Union
 
 from ._ext import _common as c
 from .errors import (
@@ -58,8 +57,7 @@ _ELSEWHERE = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class DType:
+class DType(NamedTuple):
     """A column type: ``name`` as written in a schema, ``code`` in files and kernels, ``limit`` of bytes (0: none)."""
 
     name: str

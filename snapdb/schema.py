@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, Optional
 
 from ._ext import _common as c
@@ -17,51 +16,73 @@ _MAX_ROW = 2**31 - 1  # bytes of a fixed-width row
 _JSON_KEYS = ("name", "dtype", "unique", "primary_key", "not_null")
 
 
-@dataclass(frozen=True)
 class ColumnDef:
-    """A column: its name, its type (``"i64"``, ``"bytes:32"``, ``"str"`` …) and its constraints.
+    """A column: its name, its type (``"i64"``, ``"bytes:32"``, ``"str"`` …) and its constraints. Frozen and hashable.
 
     ``primary_key`` implies ``unique`` and ``not_null``. SchemaError for a name or type that cannot be one.
     """
 
+    # not a dataclass: importing dataclasses costs as much as importing the rest of SnapDB
+    __slots__ = ("_type", "dtype", "name", "not_null", "primary_key", "unique")
+
+    _type: DType
     name: str
     dtype: str
-    unique: bool = False
-    primary_key: bool = False
-    not_null: bool = True
+    unique: bool
+    primary_key: bool
+    not_null: bool
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise SchemaError(f"a column name must be a str, not {type(self.name).__name__} {shorten(self.name)}")
-        if not self.name:
+    def __init__(
+        self, name: str, dtype: str, unique: bool = False, primary_key: bool = False, not_null: bool = True
+    ) -> None:
+        if not isinstance(name, str):
+            raise SchemaError(f"a column name must be a str, not {type(name).__name__} {shorten(name)}")
+        if not name:
             raise SchemaError("a column name must not be empty")
-        if "\0" in self.name or not _is_unicode(self.name):
-            raise SchemaError(f"column name {shorten(self.name)}: NUL and lone surrogates cannot be stored in a name")
+        if "\0" in name or not _is_unicode(name):
+            raise SchemaError(f"column name {shorten(name)}: NUL and lone surrogates cannot be stored in a name")
         try:
-            dtype = parse(self.dtype)
+            parsed = parse(dtype)
         except SchemaError as error:
             # once more with the column in front; the hint stands in the text already
-            problem = SchemaError(f"column {shorten(self.name)}: {error}", column=self.name)
+            problem = SchemaError(f"column {shorten(name)}: {error}", column=name)
             problem.hint = error.hint
             raise problem from None
-        flags = {key: getattr(self, key) for key in ("unique", "primary_key", "not_null")}
-        for key, flag in flags.items():
+        for key, flag in (("unique", unique), ("primary_key", primary_key), ("not_null", not_null)):
             if flag is not True and flag is not False:
                 raise SchemaError(
-                    f"column {shorten(self.name)}: {key} must be True or False, not {shorten(flag)}", column=self.name
+                    f"column {shorten(name)}: {key} must be True or False, not {shorten(flag)}", column=name
                 )
-        # the dataclass is frozen, so normal forms are set past its guard
-        object.__setattr__(self, "dtype", dtype.name)
-        object.__setattr__(self, "_type", dtype)
-        if self.primary_key:
-            object.__setattr__(self, "unique", True)
-            object.__setattr__(self, "not_null", True)
+        values = (parsed, parsed.name, name, not_null or primary_key, primary_key, unique or primary_key)
+        for slot, value in zip(self.__slots__, values):
+            object.__setattr__(self, slot, value)  # past the guard below
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a ColumnDef cannot be changed: make a new one to set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a ColumnDef cannot be changed: {name!r} stays")
+
+    def _key(self) -> tuple[str, str, bool, bool, bool]:
+        return self.name, self.dtype, self.unique, self.primary_key, self.not_null
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, ColumnDef) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        told = zip(("name", "dtype", "unique", "primary_key", "not_null"), self._key())
+        return f"ColumnDef({', '.join(f'{key}={value!r}' for key, value in told)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ColumnDef, self._key()
 
     @property
     def type(self) -> DType:
         """The column's type."""
-        found: DType = self._type  # type: ignore[attr-defined]
-        return found
+        return self._type
 
     @property
     def width(self) -> int:

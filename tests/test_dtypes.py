@@ -148,7 +148,7 @@ ACCEPTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), ACCEPTED, ids=lambda v: errors.shorten(v)[:30])
+@pytest.mark.parametrize(("name", "value", "expected"), ACCEPTED, ids=lambda v: errors.shorten(v)[:30].partition(" at 0x")[0])
 def test_accepted(name: str, value: Any, expected: Any) -> None:
     found = physical(parse(name), value)
     assert found == expected
@@ -213,7 +213,7 @@ DOES_NOT_FIT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG_TYPE, ids=lambda v: errors.shorten(v)[:30])
+@pytest.mark.parametrize(("name", "value"), WRONG_TYPE, ids=lambda v: errors.shorten(v)[:30].partition(" at 0x")[0])
 def test_wrong_types_are_both_a_value_error_and_a_type_error(name: str, value: Any) -> None:
     with pytest.raises(ValueTypeError) as caught:
         physical(parse(name), value, "col", 17)
@@ -221,7 +221,7 @@ def test_wrong_types_are_both_a_value_error_and_a_type_error(name: str, value: A
     check_message(caught.value, name, value)
 
 
-@pytest.mark.parametrize(("name", "value"), DOES_NOT_FIT, ids=lambda v: errors.shorten(v)[:30])
+@pytest.mark.parametrize(("name", "value"), DOES_NOT_FIT, ids=lambda v: errors.shorten(v)[:30].partition(" at 0x")[0])
 def test_values_that_do_not_fit_are_a_value_error_only(name: str, value: Any) -> None:
     with pytest.raises(ValidationError) as caught:
         physical(parse(name), value, "col", 17)
@@ -404,7 +404,7 @@ def test_refuse_an_unknown_key(key: Any, partial: bool) -> None:
 TABLE = [(name, value) for name, value, _ in ACCEPTED] + WRONG_TYPE + DOES_NOT_FIT
 
 
-@pytest.mark.parametrize(("name", "value"), TABLE, ids=lambda v: errors.shorten(v)[:30])
+@pytest.mark.parametrize(("name", "value"), TABLE, ids=lambda v: errors.shorten(v)[:30].partition(" at 0x")[0])
 def test_the_row_codec_of_every_backend_follows_this_table(kernels: Any, name: str, value: Any) -> None:
     column = ColumnDef("x", name)
     specs = [("x", column.type.code, column.type.limit, False)]

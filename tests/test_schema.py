@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import datetime as dt
 import json
 import pickle
@@ -48,11 +47,11 @@ def test_primary_key_implies_unique_and_not_null() -> None:
 
 def test_frozen_hashable_and_copied_whole() -> None:
     column = ColumnDef("a", "bytes:08", unique=True)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         column.name = "b"  # type: ignore[misc]
     assert column.dtype == "bytes:8" and column == ColumnDef("a", "bytes:8", unique=True)
     assert hash(column) == hash(ColumnDef("a", "bytes:8", unique=True)) and column != ColumnDef("a", "bytes:8")
-    for twin in (pickle.loads(pickle.dumps(column)), copy.deepcopy(column), dataclasses.replace(column)):
+    for twin in (pickle.loads(pickle.dumps(column)), copy.deepcopy(column)):
         assert twin == column and twin.type == parse("bytes:8") and twin.width == 8
 
 

@@ -222,6 +222,7 @@ def _check_values(layout: Layout) -> None:
         _check_in_type(code, layout.base + (layout.rows - 1) * layout.step)
     elif codec == FOR:
         _check_in_type(code, layout.base)
+        _check_packed(layout)
     elif code in VARLEN:
         _check_offsets(layout)
     if codec == DICT:
@@ -240,6 +241,14 @@ def _check_constant(layout: Layout) -> None:
         _need(0 <= layout.base <= 0xFFFFFFFF, "its base is no f32")
     elif layout.code in LIMITS:
         _check_in_type(layout.code, layout.base)
+
+
+def _check_packed(layout: Layout) -> None:
+    room = LIMITS[layout.code][1] - layout.base  # the greatest offset that stays in the dtype
+    if room < (1 << layout.width) - 1:
+        size = container(layout.width) >> 3
+        outside = in_range(unpack(layout.values, layout.width), size, room + 1, (1 << 8 * size) - 1)
+        _need(not outside, "a value is outside the dtype's range")
 
 
 def _check_offsets(layout: Layout) -> None:
