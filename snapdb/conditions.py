@@ -8,17 +8,17 @@ with doubles and bytes with bytes only, so 30.5, 10**30, NaN or a Fraction again
 from __future__ import annotations
 
 import math
-import numbers
 import operator
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 from ._ext import _common as c
 from .dtypes import DType, Refused, Value, convert, is_numpy_bool
 from .errors import ConditionError, UnknownColumnError, shorten, suggest
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 __all__ = ["ALIASES", "OPERATORS", "Condition", "Predicate", "bind", "normalize"]
 
@@ -28,7 +28,7 @@ _CANONICAL = {**{name: name for name in OPERATORS}, **ALIASES}
 _UNARY = frozenset(("is_null", "not_null"))
 _SHAPE = "write conditions as [('age', 'gte', 18), ...] or {'age': {'gte': 18}}"
 
-Real = Union[int, float, Fraction]
+Real = Union[int, float, "Fraction"]
 
 
 class Condition(NamedTuple):
@@ -351,9 +351,6 @@ def _is_nan(constant: Any) -> bool:
     return isinstance(constant, float) and math.isnan(constant)
 
 
-_TOO_FINE = 400  # decimal exponents beyond which a Decimal is larger, or nearer to 0, than every double
-
-
 def _real(value: Any) -> Optional[Real]:
     """Any real number as an equal int, float or Fraction of exactly those types; None for anything else."""
     kind = type(value)
@@ -362,8 +359,6 @@ def _real(value: Any) -> Optional[Real]:
         return number
     if isinstance(value, float):
         return float.__pos__(value)
-    if isinstance(value, Decimal):
-        return _from_decimal(value)
     if is_numpy_bool(value):
         return int(value)
     if hasattr(kind, "__index__"):
@@ -371,28 +366,6 @@ def _real(value: Any) -> Optional[Real]:
             return int.__index__(operator.index(value))
         except TypeError:
             return None
-    if isinstance(value, numbers.Real):
-        return _from_ratio(value)
-    return None
+    from .reals import exact  # not at the top: fractions and decimal are a fifth of the cost of importing SnapDB
 
-
-def _from_decimal(value: Decimal) -> Real:
-    if value.is_nan():
-        return math.nan
-    if value.is_infinite():
-        return math.inf if value > 0 else -math.inf
-    if value and abs(value.adjusted()) > _TOO_FINE:
-        # the exact fraction could have a billion digits; this one lies on the same side of every double and integer
-        sign = -1 if value.is_signed() else 1
-        return sign * 10**_TOO_FINE if value.adjusted() > 0 else Fraction(sign, 10**_TOO_FINE)
-    return Fraction(value)
-
-
-def _from_ratio(value: Any) -> Real:
-    if isinstance(value, numbers.Rational):
-        return Fraction(int(value.numerator), int(value.denominator))
-    try:
-        numerator, denominator = value.as_integer_ratio()
-    except (AttributeError, OverflowError, ValueError):  # no such method, an infinity, NaN
-        return float(value)
-    return Fraction(int(numerator), int(denominator))
+    return exact(value)
