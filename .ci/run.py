@@ -35,12 +35,12 @@ from tools import (
 
 #: minutes a part may take on two cores; together an hour
 BUDGET = {
-    "environment": 4,
-    "build": 9,
-    "lint": 4,
+    "environment": 3,
+    "build": 8,
+    "lint": 3,
     "tests": 28,
-    "smoke": 4,
-    "readme": 7,
+    "smoke": 5,
+    "readme": 9,
     "docs": 1,
     "bench": 3,
 }

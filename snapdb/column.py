@@ -167,8 +167,20 @@ class Column:
                 del self.overlays[k]
         self._changes += 1
 
-    def updated(self, k: int, row: int, value: Any) -> None:
-        """Keep zone map and hints truthful after row ``row`` of segment k was overlaid with ``value``."""
+    def overlay_copy(self, k: int) -> Optional[dict[int, Any]]:
+        """The updates of segment k as they are now, None where there are none."""
+        overlay = self.overlays.get(k)
+        return None if overlay is None else dict(overlay)
+
+    def restore_overlay(self, k: int, overlay: Optional[dict[int, Any]]) -> None:
+        """Take back updates of segment k to what ``overlay_copy`` gave."""
+        if overlay is None:
+            self.overlays.pop(k, None)
+        else:
+            self.overlays[k] = overlay
+
+    def widen(self, k: int, row: int, value: Any) -> None:
+        """Make zone map and hints true of ``value`` too, before row ``row`` of segment k is overlaid with it."""
         zone = self.zones[k]
         if zone is not None:
             self.zones[k] = _widened(zone, value)
@@ -246,10 +258,13 @@ class Column:
         at = self._position(index)
         physical = self._codec.encode_value(0, value)
         k, row = at >> 16, at & (SEGMENT - 1)
+        self.widen(k, row, physical)
         self.overlays.setdefault(k, {})[row] = physical
-        self.updated(k, row, physical)
         if self.wants_reseal(k):
-            self.reseal(k)
+            if k == len(self.parts) - 1 and self.parts[k][1].rows >= BLOCK:
+                self.publish(self.staged(None))
+            else:
+                self.reseal(k)
 
     def _position(self, index: int) -> int:
         size = len(self)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from . import _ext
-from ._ext._common import SEGMENT, TAIL, Zone
+from ._ext._common import BLOCK, SEGMENT, TAIL, Zone
 from .column import Column, export_numpy, piece_chunks
 from .scan import View, live_buffers, pick
 from .schema import ColumnDef, Schema
@@ -33,6 +34,7 @@ class ColumnarView(View):
         self._zones = [list(column.zones) for column in self._columns]
         self._overlays = [{k: dict(rows) for k, rows in column.overlays.items()} for column in self._columns]
         self._deleted = list(table.deleted)
+        self._patched: dict[tuple[int, int], Sequence[Chunk]] = {}
 
     def dead(self, k: int) -> bool:
         return self._parts[0][k] is None
@@ -53,7 +55,16 @@ class ColumnarView(View):
         return [rows for rows in (base, rest) if rows]
 
     def pieces(self, j: int, k: int) -> Sequence[Chunk]:
-        return piece_chunks(self._columns[j], self._parts[j][k], self._overlays[j].get(k), self.size(k))
+        overlay = self._overlays[j].get(k)
+        if not overlay:
+            return piece_chunks(self._columns[j], self._parts[j][k], None, self.size(k))
+        found = self._patched.get((j, k))
+        if found is None:
+            # updates are patched into a decoded copy: keep those of one segment, which a query reads piece by piece
+            if any(segment != k for _, segment in self._patched):
+                self._patched.clear()
+            found = self._patched[j, k] = piece_chunks(self._columns[j], self._parts[j][k], overlay, self.size(k))
+        return found
 
     def zone(self, j: int, k: int) -> Optional[Zone]:
         return self._zones[j][k]
@@ -127,14 +138,14 @@ class ColumnarTable(Table):
     def _insert_slowly(self, row: Mapping[str, Any]) -> int:
         """An insert that met a write of more than one step: wait for it."""
         with self.lock:
-            if self.port.rows - (len(self.deleted) - 1) * SEGMENT >= SEGMENT:
-                self._fold()
+            self._make_room()
             idx: int = self.port.append(row)
             return idx
 
     def append_values(self, values: Sequence[Any]) -> int:
         """Append one row of checked physical values."""
         with self.lock:
+            self._make_room()
             idx: int = self.port.append_values(values)
             return idx
 
@@ -149,15 +160,11 @@ class ColumnarTable(Table):
         return staged.rows
 
     def extend(self, staged: Staged) -> int:
-        with self.lock:
-            self.port.paused = True
-            try:
-                first: int = self.port.rows
-                if staged.rows:
-                    self._publish([c.staged(b) for c, b in zip(self.column_list, staged.buffers)], staged.rows)
-                return first
-            finally:
-                self.port.paused = False
+        with self.lock, self._paused():
+            first: int = self.port.rows
+            if staged.rows:
+                self._publish([c.staged(b) for c, b in zip(self.column_list, staged.buffers)], staged.rows)
+            return first
 
     def _publish(self, states: list[Any], rows: int) -> None:
         """Make prepared states of every column the table's own. Only list assignments: nothing here can fail
@@ -196,16 +203,34 @@ class ColumnarTable(Table):
 
     def apply(self, changes: Iterable[Change]) -> None:
         with self.lock:
-            touched = set()
-            for idx, values in changes:
-                self.port.amend(idx, values)
-                k, row = idx >> 16, idx & (SEGMENT - 1)
-                for j, value in values:
-                    self.column_list[j].updated(k, row, value)
-                    touched.add((j, k))
-            for j, k in touched:
-                if self.column_list[j].wants_reseal(k):
-                    self.column_list[j].reseal(k)
+            changes = list(changes)
+            touched = {(j, change.idx >> 16) for change in changes for j, _ in change.values}
+            # one change is one step of the kernel; several are taken back together
+            before = [(j, k, self.column_list[j].overlay_copy(k)) for j, k in touched] if len(changes) > 1 else []
+            try:
+                for idx, values in changes:
+                    for j, value in values:
+                        # zone maps first: one that is too wide is still true
+                        self.column_list[j].widen(idx >> 16, idx & (SEGMENT - 1), value)
+                    self.port.amend(idx, values)
+            except BaseException:
+                for j, k, overlay in before:
+                    self.column_list[j].restore_overlay(k, overlay)
+                raise
+            self._reseal(touched)
+
+    def _reseal(self, touched: Iterable[tuple[int, int]]) -> None:
+        """Seal anew the segments that have many updated rows."""
+        worn = [(j, k) for j, k in touched if self.column_list[j].wants_reseal(k)]
+        try:
+            for j, k in worn:
+                column = self.column_list[j]
+                if k == len(column.parts) - 1 and column.parts[k][1].rows >= BLOCK:
+                    self._fold()  # the updated rows of a long tail go with it; it is the tail of every column
+                elif column.wants_reseal(k):
+                    column.reseal(k)
+        except MemoryError:
+            log.warning("no memory to seal table %r anew, trying again at the next update", self.name)
 
     def delete(self, idx: int) -> None:
         """Delete a live row; KeyError where there is none."""
@@ -216,18 +241,26 @@ class ColumnarTable(Table):
 
     def remove(self, ids: Iterable[int]) -> None:
         with self.lock:
+            self._make_room()  # an open segment that is full must not be dropped
             by_segment: dict[int, list[int]] = {}
             for idx in ids:
                 by_segment.setdefault(idx >> 16, []).append(idx & (SEGMENT - 1))
-            for k, rows in by_segment.items():
-                self._remove_from(k, rows)
+            masks = [(k, self._with_deleted(k, rows)) for k, rows in by_segment.items()]
+            for k, mask in masks:  # every bitmap is made before the first is published
+                self._publish_deleted(k, mask)
 
-    def _remove_from(self, k: int, rows: list[int]) -> None:
+    def _with_deleted(self, k: int, rows: list[int]) -> bytearray:
+        """The bitmap of deleted rows of segment k with ``rows`` added."""
         kernel = self.kernels.mask
         old = self.deleted[k]
-        mask = kernel.empty(SEGMENT) if old is None else bytearray(old)
+        mask: bytearray = kernel.empty(SEGMENT) if old is None else bytearray(old)
         for row in rows:
             kernel.set_bit(mask, row)
+        return mask
+
+    def _publish_deleted(self, k: int, mask: bytearray) -> None:
+        kernel = self.kernels.mask
+        old = self.deleted[k]
         gone = kernel.count(mask)
         self._deleted_rows += gone - (0 if old is None else kernel.count(old))
         self.deleted[k] = mask
@@ -253,20 +286,16 @@ class ColumnarTable(Table):
 
     def compact(self) -> int:
         """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
-        with self.lock:
+        with self.lock, self._paused():
             before = self.memory_usage()
             with self.view() as view:
                 buffers = live_buffers(view)
-            self.port.paused = True
-            try:
-                states = [column.rebuilt(buffer) for column, buffer in zip(self.column_list, buffers)]
-                self.deleted[:] = [None]
-                self._deleted_rows = 0
-                self._deletions += 1
-                self.port.rows = 0
-                self._publish(states, buffers[0].rows)
-            finally:
-                self.port.paused = False
+            states = [column.rebuilt(buffer) for column, buffer in zip(self.column_list, buffers)]
+            self.deleted[:] = [None]
+            self._deleted_rows = 0
+            self._deletions += 1
+            self.port.rows = 0
+            self._publish(states, buffers[0].rows)
             return max(0, before - self.memory_usage())
 
     # -- reads -------------------------------------------------------------

@@ -192,13 +192,16 @@ def make_where(schema: Schema, where: Any, combine: str = "and") -> Optional[Sel
 
 def _column_mask(view: View, j: int, k: int, predicate: Predicate) -> Found:
     """The rows of one segment that match one predicate: zone map first, then the chunks."""
-    chunks = view.chunks(j, k)
-    verdicts = [_judge(view.zone(j, k) if p == 0 else None, predicate) for p in range(len(chunks))]
+    bounds = view.bounds(k)
+    verdicts = [_judge(view.zone(j, k) if p == 0 else None, predicate) for p in range(len(bounds))]
     if all(verdict is False for verdict in verdicts):
         return None
     if all(verdict is True for verdict in verdicts):
         return ALL
-    masks = [_chunk_mask(view.kernels, chunk, predicate, verdict) for chunk, verdict in zip(chunks, verdicts)]
+    # only now are values read: a zone map that settles it saves decoding (columns with updates) and gathering (rows)
+    masks = [
+        _chunk_mask(view.kernels, chunk, predicate, verdict) for chunk, verdict in zip(view.chunks(j, k), verdicts)
+    ]
     # every chunk but the last is whole blocks, so its bitmap is whole bytes: masks join by joining their bytes
     return masks[0] if len(masks) == 1 else bytearray().join(masks)
 

@@ -258,6 +258,35 @@ def test_updates_beyond_the_zone_map(make_db: MakeDb) -> None:
         assert db.aggregate("n", agg) == model.aggregate("n", agg)
 
 
+@pytest.mark.smoke
+def test_updates_within_the_zone_map(make_db: MakeDb) -> None:
+    """What a zone map says is stale once its least, greatest or null row was updated, though nothing was deleted."""
+    schema = Schema([ColumnDef("n", "i32", not_null=False), ColumnDef("f", "f64", not_null=False), ColumnDef("t", "str", not_null=False)])
+    db, model = make_db(schema), Model(schema)
+
+    def compare() -> None:
+        for name in ("n", "f", "t"):
+            for agg in AGGS if name != "t" else ("min", "max", "count"):
+                assert bits(db.aggregate(name, agg)) == bits(model.aggregate(name, agg)), (name, agg)
+            for op in ("is_null", "not_null"):
+                assert db.count_where([(name, op, None)]) == len(model.ids([(name, op, None)]))
+
+    rows = [{"n": i, "f": i / 4, "t": f"{i:04}"} for i in range(3000)]
+    rows[7] = dict.fromkeys(("n", "f", "t"))
+    rows[8]["f"] = math.nan
+    for it in (db, model):
+        it.batch_insert(rows)
+    compare()
+    for idx, value in ((0, 1500), (2047, 5), (2999, 5), (7, 6), (8, 6), (9, None)):
+        for it in (db, model):
+            it.update(idx, floated(value))
+        compare()
+
+
+def floated(value: Any) -> dict[str, Any]:
+    return {"n": value, "f": None if value is None else float(value), "t": None if value is None else f"{value:04}"}
+
+
 @settings(max_examples=40)
 @given(
     values=st.lists(st.one_of(st.none(), st.floats(allow_nan=False), st.integers(-3, 3).map(float)), min_size=1, max_size=60),

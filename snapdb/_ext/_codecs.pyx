@@ -3,8 +3,9 @@
 
 Every verb goes block by block (1,024 rows) through a few KiB on the stack: load the block's containers (unpacked, or in
 place where they are plain), select by a byte mask, compute. The parts: ``_codecs_load.pxi`` reads and checks sealed
-bytes and loads blocks, ``_codecs_select.pxi`` answers predicates, ``_codecs_reduce.pxi`` sums and groups,
-``_codecs_encode.pxi`` seals. Masks are trimmed to the chunk's rows wherever they come in.
+bytes and loads blocks, ``_codecs_decode.pxi`` makes buffers and Python values, ``_codecs_select.pxi`` answers
+predicates, ``_codecs_reduce.pxi`` sums and groups, ``_codecs_encode.pxi`` seals. Masks are trimmed to the chunk's rows
+wherever they come in.
 """
 
 cimport cython
@@ -51,6 +52,7 @@ cdef struct Scratch:  # what one block needs
 
 include "_buffers.pxi"
 include "_codecs_load.pxi"
+include "_codecs_decode.pxi"
 include "_codecs_select.pxi"
 include "_codecs_reduce.pxi"
 include "_codecs_encode.pxi"

@@ -179,12 +179,11 @@ cdef tuple seal_bools(Source source):
 
 
 cdef tuple seal_ints(Source source, int prefer):
-    cdef uint64_t low, high, step, first_word
+    cdef uint64_t low, high, first_word
     cdef Py_ssize_t first = source.first_valid(), n = source.rows
     cdef int table = table_of(8 * source.item), width
     cdef const uint8_t* values
     cdef Chunk made = None
-    cdef bint steady
     first_word = item_at(source.values, source.item, first)
     values = source.filled(first_word)
     with nogil:
@@ -226,7 +225,7 @@ cdef Chunk seal_affine(Source source):
 
 
 cdef tuple seal_floats(Source source, int prefer):
-    cdef uint64_t low, high, first_word
+    cdef uint64_t first_word
     cdef Py_ssize_t first = source.first_valid(), n = source.rows
     cdef int table = table_of(8 * source.item)
     cdef const uint8_t* values

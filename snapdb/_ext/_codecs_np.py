@@ -270,7 +270,8 @@ class Chunk(_codecs_py.Chunk):
         if self.code in FLOATS:
             with np.errstate(invalid="ignore", over="ignore"):
                 lanes = found * 4 + (np.arange(self.rows) & 3)
-                sums = np.bincount(lanes, values.astype(np.float64), 4 * groups + 4).reshape(-1, 4)  # adds in order
+                added = np.bincount(lanes, values.astype(np.float64), 4 * groups + 4)  # in order; integers where empty
+                sums = added.astype(np.float64, copy=False).reshape(-1, 4)
                 folded = (sums[:, 0] + sums[:, 1]) + (sums[:, 2] + sums[:, 3])
             return folded[:groups].tolist()  # type: ignore[no-any-return]
         if values.dtype.itemsize < 8:

@@ -16,8 +16,8 @@ class RowPort:
     physical values that replace the stored ones (``overlays[j]`` is a dict that has only the segments with updates). ``deleted[k]`` is None or a bitmap of deleted rows.
     ``rows`` counts positions given out; a position at or past it reads as missing.
     The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called when it reaches ``limit`` rows,
-    after the row is in. The compiled methods are one step under the GIL; the twin takes ``lock``. While ``paused`` is true ``insert``
-    goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
+    after the row is in. The compiled methods are one step under the GIL; the twin takes ``lock``. While ``paused`` is true, or the
+    tail is full and another thread is about to fold it, ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
     """
 
     rows: int

@@ -39,8 +39,8 @@ cdef class RowPort:
     updates). ``deleted[k]`` is None or a bitmap of deleted rows. ``rows`` counts positions given out; a position at or
     past it reads as missing. The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called
     when it reaches ``limit`` rows, after the row is in and outside the lock. The compiled methods are one step under
-    the GIL; the twin takes ``lock``. While ``paused`` is true ``insert`` goes to ``slow(row)``, which waits for its
-    turn; ``append`` is the same without that check.
+    the GIL; the twin takes ``lock``. While ``paused`` is true, or the tail is full and another thread is about to fold
+    it, ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
     """
 
     cdef RowCodec codec
@@ -106,12 +106,7 @@ cdef class RowPort:
         return self.rows - 1
 
     cdef bint is_full(self) except -1:
-        cdef list segments
-        if self.count == 0:
-            return False
-        segments = <list>PyList_GET_ITEM(self.parts, 0)
-        part = segments[PyList_GET_SIZE(segments) - 1]
-        return (<ColumnBuffer>(<tuple>part)[1]).rows >= self.limit
+        return self.count > 0 and self.tail(0).rows >= self.limit
 
     cdef object take(self, object row, bint may_wait):
         cdef Cell[ON_STACK] few
@@ -124,7 +119,7 @@ cdef class RowPort:
                 raise MemoryError()
         try:
             self.codec.encode_cells(row, -1, cells, keep)
-            if may_wait and self.paused:
+            if may_wait and (self.paused or self.is_full()):
                 return self.slow(row)
             idx = self.put(cells)
         finally:
@@ -135,7 +130,7 @@ cdef class RowPort:
         return idx
 
     def insert(self, row):
-        """Append a row and return its id; waits in ``slow`` while paused. Errors as ``RowCodec.encode``."""
+        """Append a row and return its id; waits in ``slow`` while paused or full. Errors as ``RowCodec.encode``."""
         return self.take(row, True)
 
     def append(self, row):

@@ -25,8 +25,8 @@ class RowPort:
     updates). ``deleted[k]`` is None or a bitmap of deleted rows. ``rows`` counts positions given out; a position at or
     past it reads as missing. The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called
     when it reaches ``limit`` rows, after the row is in and outside the lock. The compiled methods are one step under
-    the GIL; the twin takes ``lock``. While ``paused`` is true ``insert`` goes to ``slow(row)``, which waits for its
-    turn; ``append`` is the same without that check.
+    the GIL; the twin takes ``lock``. While ``paused`` is true, or the tail is full and another thread is about to fold
+    it, ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
     """
 
     __slots__ = (
@@ -62,10 +62,10 @@ class RowPort:
         self.paused = False
 
     def insert(self, row: Mapping[str, Any]) -> int:
-        """Append a row and return its id; waits in ``slow`` while paused. Errors as ``RowCodec.encode``."""
+        """Append a row and return its id; waits in ``slow`` while paused or full. Errors as ``RowCodec.encode``."""
         values = self._codec.encode(row)
         with self._lock:
-            waits = self.paused
+            waits = self.paused or self._is_full()
             idx, full = (-1, False) if waits else self._put(values)
         if waits:
             return self._slow(row)
@@ -90,6 +90,11 @@ class RowPort:
         if full:
             self._on_full()
         return idx
+
+    def _is_full(self) -> bool:
+        open_part = self._parts[0][-1] if self._parts and self._parts[0] else None
+        tail = None if open_part is None else open_part[1]
+        return tail is not None and bool(tail.rows >= self.limit)
 
     def _put(self, values: list[Any]) -> tuple[int, bool]:
         """Append checked values to the tails of the open segment: (row id, whether the tail is full)."""
