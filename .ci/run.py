@@ -239,7 +239,7 @@ class Checks:
         modules = [f"snapdb._ext.{kernel}" for kernel in self.kernels]
         allowed = ROOT / ".ci" / "stubtest-allowlist.txt"
         tools: list[tuple[Path, list[object]]] = [
-            (ROOT, ["ruff", "check", "--no-cache", "."]),
+            (ROOT, ["ruff", "check", "--no-cache", "--output-format=concise", "."]),
             (ROOT, ["mypy", "--cache-dir", self.work / "mypy"]),
             (self.work, ["mypy.stubtest", "--ignore-unused-allowlist", "--allowlist", allowed, *modules]),
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from . import _ext
@@ -18,6 +19,7 @@ from .dtypes import make_coerce, make_refuse
 from .errors import ProgrammingError
 from .hints import Hints
 from .schema import ColumnDef
+from .step import Call, assign, calls, run
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, ColumnBuffer
@@ -158,14 +160,19 @@ class Column:
         parts.append((chunk, tail))
         zones.append(zone)
 
-    def publish(self, staged: Staged) -> None:
-        """Make a staged state the column's own. One list assignment: a reader sees the old or the new segment."""
-        self.parts[staged.k :] = staged.parts
-        self.zones[staged.k :] = staged.zones
+    def publication(self, staged: Staged) -> list[Call]:
+        """The calls that make a staged state the column's own, for one step."""
+        found = [
+            assign(self.parts, slice(staged.k, None), staged.parts),
+            assign(self.zones, slice(staged.k, None), staged.zones),
+        ]
         if staged.patched:
-            for k in [k for k in self.overlays if k >= staged.k]:
-                del self.overlays[k]
-        self._changes += 1
+            found += [partial(self.overlays.pop, k) for k in self.overlays if k >= staged.k]
+        return found + self._forget_flat()
+
+    def _forget_flat(self) -> list[Call]:
+        """Drop the flat copy: it is of the rows before this write (who holds it keeps it)."""
+        return [partial(setattr, self, "_changes", self._changes + 1), partial(setattr, self, "_flat", None)]
 
     def overlay_copy(self, k: int) -> Optional[dict[int, Any]]:
         """The updates of segment k as they are now, None where there are none."""
@@ -190,7 +197,7 @@ class Column:
             before = self._physical(at - 1) if at else None
             after = self._physical(at + 1) if at + 1 < len(self) else None
             self.hints.changed(value, before, after, at + 1 == len(self))
-        self._changes += 1
+        run(calls(self._forget_flat()))
 
     def wants_reseal(self, k: int) -> bool:
         """Whether segment k has so many updated rows that it should be sealed anew."""
@@ -206,20 +213,13 @@ class Column:
         work.patch({row: value for row, value in overlay.items() if row < sealed.rows})
         chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
         rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
-        # the part first: until the overlay goes, both say the same
-        self.parts[k] = (chunk, tail)
-        self.zones[k] = zone
-        if rest:
-            self.overlays[k] = rest
-        else:
-            self.overlays.pop(k, None)
+        changed = assign(self.overlays, k, rest) if rest else partial(self.overlays.pop, k, None)
+        run(calls([assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed]))
 
-    def drop_segment(self, k: int) -> None:
-        """Give back the space of a segment without a live row."""
-        self.parts[k] = None
-        self.zones[k] = None
-        self.overlays.pop(k, None)
-        self._changes += 1
+    def dropping(self, k: int) -> list[Call]:
+        """The calls that give back the space of a segment without a live row, for one step."""
+        gone: list[Call] = [assign(self.parts, k, None), assign(self.zones, k, None)]
+        return [*gone, partial(self.overlays.pop, k, None), *self._forget_flat()]
 
     # -- sequence ----------------------------------------------------------
 
@@ -233,7 +233,10 @@ class Column:
         sealed = self.parts[-1][0]
         base = 0 if sealed is None else sealed.rows
         if tail.rows >= TAIL or base + tail.rows >= SEGMENT:
-            self.publish(self.staged(None))
+            self._fold()
+
+    def _fold(self) -> None:
+        run(calls(self.publication(self.staged(None))))
 
     def __len__(self) -> int:
         sealed, tail = self.parts[-1]
@@ -262,7 +265,7 @@ class Column:
         self.overlays.setdefault(k, {})[row] = physical
         if self.wants_reseal(k):
             if k == len(self.parts) - 1 and self.parts[k][1].rows >= BLOCK:
-                self.publish(self.staged(None))
+                self._fold()
             else:
                 self.reseal(k)
 

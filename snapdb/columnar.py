@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from . import _ext
@@ -16,6 +18,7 @@ from ._ext._common import BLOCK, SEGMENT, TAIL, Zone
 from .column import Column, export_numpy, piece_chunks
 from .scan import View, live_buffers, pick
 from .schema import ColumnDef, Schema
+from .step import Call, assign, calls, run
 from .table import Change, Staged, Table
 
 if TYPE_CHECKING:
@@ -92,8 +95,8 @@ class ColumnarTable(Table):
         backend: Optional[str] = None,
     ) -> None:
         if not isinstance(schema, Schema):
-            pairs: Iterable[Any] = schema
-            schema = Schema([ColumnDef(column, dtype, not_null=False) for column, dtype in pairs])
+            declared = Schema(schema)  # refuses what is no list of pairs
+            schema = Schema([ColumnDef(c.name, c.dtype, not_null=False) for c in declared])
         super().__init__(schema, _ext.backend(backend or _ext.BACKEND))
         self.name = name
         hinted = [set(names or ()) for names in (dict_columns, delta_columns, for_columns)]
@@ -136,18 +139,16 @@ class ColumnarTable(Table):
         return idx
 
     def _insert_slowly(self, row: Mapping[str, Any]) -> int:
-        """An insert that met a write of more than one step: wait for it."""
-        with self.lock:
+        """An insert that met a write of more than one step, or a full tail: wait for its turn."""
+        with self.lock, self._paused():
             self._make_room()
             idx: int = self.port.append(row)
             return idx
 
-    def append_values(self, values: Sequence[Any]) -> int:
-        """Append one row of checked physical values."""
-        with self.lock:
+    def append_values(self, values: Sequence[Any], first: Sequence[Call] = ()) -> None:
+        with self.lock, self._paused():
             self._make_room()
-            idx: int = self.port.append_values(values)
-            return idx
+            run(calls([*first, partial(self.port.append_values, values)]))
 
     def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append rows, all or none; returns the first one's id."""
@@ -159,60 +160,79 @@ class ColumnarTable(Table):
         self.extend(staged)
         return staged.rows
 
-    def extend(self, staged: Staged) -> int:
+    def extend(self, staged: Staged, then: Sequence[Call] = ()) -> int:
         with self.lock, self._paused():
             first: int = self.port.rows
             if staged.rows:
-                self._publish([c.staged(b) for c, b in zip(self.column_list, staged.buffers)], staged.rows)
+                states = [c.staged(b) for c, b in zip(self.column_list, staged.buffers)]
+                run(calls([*self._publication(states, first + staged.rows, len(self.deleted)), *then]))
             return first
 
-    def _publish(self, states: list[Any], rows: int) -> None:
-        """Make prepared states of every column the table's own. Only list assignments: nothing here can fail
-        half way.
+    def _publication(self, states: list[Any], rows: int, known: int) -> list[Call]:
+        """The calls that make prepared states of every column the table's own, for one step.
+
+        The table then has ``rows`` positions; its list of deleted rows has ``known`` segments by then.
         """
-        k = states[0].k
-        self.deleted.extend([None] * (k + len(states[0].parts) - len(self.deleted)))
-        for column, state in zip(self.column_list, states):
-            column.publish(state)
-        # last: until now the new positions read as missing
-        self.port.rows += rows
-        sealed = self.column_list[0].parts[-1][0]
-        self.port.limit = min(TAIL, SEGMENT - (0 if sealed is None else sealed.rows))
+        k, parts = states[0].k, states[0].parts
+        sealed = parts[-1][0]
+        return [
+            partial(self.deleted.extend, [None] * (k + len(parts) - known)),
+            *[call for column, state in zip(self.column_list, states) for call in column.publication(state)],
+            partial(setattr, self.port, "rows", rows),
+            partial(setattr, self.port, "limit", min(TAIL, SEGMENT - (0 if sealed is None else sealed.rows))),
+        ]
 
     def _fold(self) -> None:
         """Fold the tail into the sealed part of the open segment."""
-        self._publish([column.staged(None) for column in self.column_list], 0)
+        with self._paused():
+            states = [column.staged(None) for column in self.column_list]
+            run(calls(self._publication(states, self.port.rows, len(self.deleted))))
 
     def _tail_full(self) -> None:
         with self.lock:
-            self.port.paused = True
             try:
-                self._fold()
+                self._make_room()
             except MemoryError:
-                # the row is in and stays in; the next insert takes the slow way and folds first
-                import logging  # not at the top: it would be a third of the cost of importing SnapDB
+                # the row is in and stays in; the next insert finds a full tail, takes the slow way and folds first
+                self._warn("no memory to fold the tail of table %r, trying again at the next insert")
 
-                logging.getLogger("snapdb").warning("no memory to fold the tail of table %r, trying again at the next insert", self.name)
-                return
-            self.port.paused = False
+    def _make_room(self) -> None:
+        """Fold a full tail: no row may be appended past the end of the open segment."""
+        tail = self.column_list[0].parts[-1][1]
+        if tail.rows >= self.port.limit:
+            self._fold()
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Inserts of other threads wait, for a write of more than one step. The lock is held."""
+        was = self.port.paused
+        try:
+            self.port.paused = True
+            yield
+        finally:
+            self.port.paused = was
+
+    def _warn(self, message: str) -> None:
+        import logging  # not at the top: it would be a third of the cost of importing SnapDB
+
+        logging.getLogger("snapdb").warning(message, self.name)
 
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into a live row; KeyError where there is none."""
         with self.lock:
             self.apply([self.plan_update(idx, row)])
 
-    def apply(self, changes: Iterable[Change]) -> None:
+    def apply(self, changes: Iterable[Change], then: Sequence[Call] = ()) -> None:
         with self.lock:
             changes = list(changes)
             touched = {(j, change.idx >> 16) for change in changes for j, _ in change.values}
             # one change is one step of the kernel; several are taken back together
             before = [(j, k, self.column_list[j].overlay_copy(k)) for j, k in touched] if len(changes) > 1 else []
+            for idx, values in changes:
+                for j, value in values:  # zone maps first: one that is too wide is still true
+                    self.column_list[j].widen(idx >> 16, idx & (SEGMENT - 1), value)
             try:
-                for idx, values in changes:
-                    for j, value in values:
-                        # zone maps first: one that is too wide is still true
-                        self.column_list[j].widen(idx >> 16, idx & (SEGMENT - 1), value)
-                    self.port.amend(idx, values)
+                run(starmap(self.port.amend, changes), calls(then))
             except BaseException:
                 for j, k, overlay in before:
                     self.column_list[j].restore_overlay(k, overlay)
@@ -230,7 +250,7 @@ class ColumnarTable(Table):
                 elif column.wants_reseal(k):
                     column.reseal(k)
         except MemoryError:
-            log.warning("no memory to seal table %r anew, trying again at the next update", self.name)
+            self._warn("no memory to seal table %r anew, trying again at the next update")
 
     def delete(self, idx: int) -> None:
         """Delete a live row; KeyError where there is none."""
@@ -239,36 +259,32 @@ class ColumnarTable(Table):
                 raise self.missing(idx)
             self.remove([idx])
 
-    def remove(self, ids: Iterable[int]) -> None:
+    def remove(self, ids: Iterable[int], then: Sequence[Call] = ()) -> None:
         with self.lock:
             self._make_room()  # an open segment that is full must not be dropped
             by_segment: dict[int, list[int]] = {}
             for idx in ids:
                 by_segment.setdefault(idx >> 16, []).append(idx & (SEGMENT - 1))
-            masks = [(k, self._with_deleted(k, rows)) for k, rows in by_segment.items()]
-            for k, mask in masks:  # every bitmap is made before the first is published
-                self._publish_deleted(k, mask)
+            removals = [self._removal(k, rows) for k, rows in by_segment.items()]
+            counts = [
+                partial(setattr, self, "_deleted_rows", self._deleted_rows + sum(gone for gone, _ in removals)),
+                partial(setattr, self, "_deletions", self._deletions + 1),
+            ]
+            run(calls([*[call for _, found in removals for call in found], *counts, *then]))
 
-    def _with_deleted(self, k: int, rows: list[int]) -> bytearray:
-        """The bitmap of deleted rows of segment k with ``rows`` added."""
+    def _removal(self, k: int, rows: list[int]) -> tuple[int, list[Call]]:
+        """How many rows of segment k this deletes, and the calls that do it, for one step."""
         kernel = self.kernels.mask
         old = self.deleted[k]
         mask: bytearray = kernel.empty(SEGMENT) if old is None else bytearray(old)
         for row in rows:
             kernel.set_bit(mask, row)
-        return mask
-
-    def _publish_deleted(self, k: int, mask: bytearray) -> None:
-        kernel = self.kernels.mask
-        old = self.deleted[k]
-        gone = kernel.count(mask)
-        self._deleted_rows += gone - (0 if old is None else kernel.count(old))
-        self.deleted[k] = mask
-        self._deletions += 1
-        if gone == SEGMENT:
-            for column in self.column_list:
-                column.drop_segment(k)
-            self.deleted[k] = None
+        dead = kernel.count(mask)
+        gone = dead - (0 if old is None else kernel.count(old))
+        if dead < SEGMENT:
+            return gone, [assign(self.deleted, k, mask)]
+        dropped = [call for column in self.column_list for call in column.dropping(k)]
+        return gone, [*dropped, assign(self.deleted, k, None)]
 
     def batch_update(self, predicate: Any, updates: Any) -> int:
         """Update every row that a callable or conditions select; returns how many. All or nothing."""
@@ -284,18 +300,19 @@ class ColumnarTable(Table):
             self.remove(ids)
             return len(ids)
 
-    def compact(self) -> int:
+    def compact(self, then: Sequence[Call] = ()) -> int:
         """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
         with self.lock, self._paused():
             before = self.memory_usage()
             with self.view() as view:
                 buffers = live_buffers(view)
             states = [column.rebuilt(buffer) for column, buffer in zip(self.column_list, buffers)]
-            self.deleted[:] = [None]
-            self._deleted_rows = 0
-            self._deletions += 1
-            self.port.rows = 0
-            self._publish(states, buffers[0].rows)
+            emptied: list[Call] = [
+                assign(self.deleted, slice(None), [None]),
+                partial(setattr, self, "_deleted_rows", 0),
+                partial(setattr, self, "_deletions", self._deletions + 1),
+            ]
+            run(calls([*emptied, *self._publication(states, buffers[0].rows, 1), *then]))
             return max(0, before - self.memory_usage())
 
     # -- reads -------------------------------------------------------------
@@ -351,4 +368,3 @@ class ColumnarTable(Table):
             name: {"encoding": encoding, "bytes": size, "bits_per_value": round(size * 8 / live, 3)}
             for name, (encoding, size) in used.items()
         }
-

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 from ._ext._common import logical
 from .errors import UniqueError, shorten
+from .step import Call, assign
 
 if TYPE_CHECKING:
     from .schema import Schema
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UniqueKeys"]
 
+_ROW_ID_BYTES = sys.getsizeof(2**20)
 Keys = dict[int, dict[Any, int]]  # column index -> key -> row id
 
 
@@ -40,11 +44,24 @@ class UniqueKeys:
                 raise self._taken(j, key, self.keys[j][key], -1)
         return keys
 
-    def enter(self, idx: int, keys: dict[int, Any]) -> None:
-        """Note the keys of row ``idx``."""
+    # What follows prepares calls for the one step in which the table and its keys change.
+
+    def entering(self, idx: int, keys: dict[int, Any]) -> list[Call]:
+        """Calls that note the keys of row ``idx``."""
+        return [assign(self.keys[j], key, idx) for j, key in keys.items() if key is not None]
+
+    def leave(self, idx: int, keys: dict[int, Any]) -> None:
+        """Forget what ``entering`` noted."""
         for j, key in keys.items():
-            if key is not None:
-                self.keys[j][key] = idx
+            if self.keys[j].get(key) == idx:
+                del self.keys[j][key]
+
+    def memory_usage(self) -> int:
+        """Bytes that the keys hold: the dicts, every key, and the row ids."""
+        return sum(
+            sys.getsizeof(keys) + sum(map(sys.getsizeof, keys)) + _ROW_ID_BYTES * len(keys)
+            for keys in self.keys.values()
+        )
 
     def check_batch(self, staged: Staged) -> dict[int, list[Any]]:
         """The keys of staged rows; UniqueError names the first row that repeats one, in the table or in the batch."""
@@ -68,10 +85,12 @@ class UniqueKeys:
                 raise self._taken(j, key, None, position)
             seen.add(key)
 
-    def enter_batch(self, first: int, columns: dict[int, list[Any]]) -> None:
-        """Note the keys of rows ``first`` onwards."""
-        for j, keys in columns.items():
-            self.keys[j].update((key, first + at) for at, key in enumerate(keys) if key is not None)
+    def entering_batch(self, first: int, columns: dict[int, list[Any]]) -> list[Call]:
+        """Calls that note the keys of rows ``first`` onwards."""
+        return [
+            partial(self.keys[j].update, {key: first + at for at, key in enumerate(keys) if key is not None})
+            for j, keys in columns.items()
+        ]
 
     def check_changes(self, table: Table, changes: Iterable[Change]) -> list[tuple[int, Any, Any, int]]:
         """(column, old key, new key, row id) of planned updates; UniqueError where the table would repeat a key
@@ -97,31 +116,24 @@ class UniqueKeys:
                 raise self._taken(j, new, given[j, new], -1)
         return moves
 
-    def move(self, moves: Iterable[tuple[int, Any, Any, int]]) -> None:
-        """Carry out checked moves: every old key goes before any new one comes."""
-        moves = list(moves)
-        for j, old, _, _ in moves:
-            self.keys[j].pop(old, None)
-        for j, _, new, idx in moves:
-            if new is not None:
-                self.keys[j][new] = idx
+    def moving(self, moves: Sequence[tuple[int, Any, Any, int]]) -> list[Call]:
+        """Calls that carry out checked moves: every old key goes before any new one comes."""
+        gone = [partial(self.keys[j].pop, old, None) for j, old, _, _ in moves]
+        return gone + [assign(self.keys[j], new, idx) for j, _, new, idx in moves if new is not None]
 
-    def forget(self, rows: Iterable[Optional[dict[str, Any]]]) -> None:
-        """Drop the keys of deleted rows."""
-        for row in rows:
-            for j, keys in self.keys.items():
-                if row is not None:
-                    keys.pop(_key(row[self.schema.columns[j].name]), None)
+    def forgetting(self, rows: Iterable[Optional[dict[str, Any]]]) -> list[Call]:
+        """Calls that drop the keys of deleted rows."""
+        names = [(keys, self.schema.columns[j].name) for j, keys in self.keys.items()]
+        return [partial(keys.pop, _key(row[name]), None) for row in rows if row is not None for keys, name in names]
 
-    def rebuild(self, table: Table) -> None:
-        """Read every key anew, after row ids changed."""
-        fresh: Keys = {j: {} for j in self.keys}
-        for idx, row in table.items():
-            for j, keys in fresh.items():
-                key = _key(row[self.schema.columns[j].name])
-                if key is not None:
-                    keys[key] = idx
-        self.keys = fresh
+    def rebuilding(self, table: Table) -> list[Call]:
+        """Calls that replace every row id by what ``compact()`` will make of it."""
+        return [partial(self.keys.update, {j: self._read(table, j) for j in self.keys})]
+
+    def _read(self, table: Table, j: int) -> dict[Any, int]:
+        # compact() numbers rows densely in order, so the place among the live rows will be the id
+        values = enumerate(table.select_column(self.schema.columns[j].name))
+        return {key: idx for idx, key in ((idx, _key(value)) for idx, value in values) if key is not None}
 
     def _taken(self, j: int, key: Any, owner: Optional[int], position: int) -> UniqueError:
         name = self.schema.columns[j].name

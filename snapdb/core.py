@@ -139,9 +139,14 @@ class SnapDB:
         values = engine.codec.encode(row)
         with engine.lock:
             keys = self._unique.check_row(values)
-            idx = engine.append_values(values)
-            self._unique.enter(idx, keys)
-        return idx
+            new: int = engine.rows
+            try:
+                engine.append_values(values, self._unique.entering(new, keys))
+            except BaseException:
+                if engine.rows == new:
+                    self._unique.leave(new, keys)
+                raise
+        return new
 
     def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append every row of an iterable of dicts, all or none; returns how many. Errors are those of
@@ -159,8 +164,7 @@ class SnapDB:
         engine = self._engine
         with engine.lock:
             keys = self._unique.check_batch(staged)
-            first = engine.extend(staged)
-            self._unique.enter_batch(first, keys)
+            engine.extend(staged, self._unique.entering_batch(engine.rows, keys))
         rows: int = staged.rows
         return rows
 
@@ -176,8 +180,7 @@ class SnapDB:
 
     def _apply(self, changes: list[Change]) -> None:
         moves = self._unique.check_changes(self._engine, changes) if self._unique else []
-        self._engine.apply(changes)
-        self._unique.move(moves)
+        self._engine.apply(changes, self._unique.moving(moves))
 
     def delete(self, idx: int) -> None:
         """Delete row ``idx``; its id is not given out again. NotFoundError (a KeyError) where there is no such row."""
@@ -185,9 +188,8 @@ class SnapDB:
             self._engine.delete(idx)
             return
         with self._engine.lock:
-            row = self._engine.get(idx)
-            self._engine.delete(idx)
-            self._unique.forget([row])
+            self._engine.check_live([idx])
+            self._engine.remove([idx], self._unique.forgetting([self._engine.get(idx)]))
 
     def upsert(self, row: Mapping[str, Any]) -> int:
         """Update the row with the same primary key, or insert; returns the row id. SchemaError without a primary
@@ -212,7 +214,7 @@ class SnapDB:
         Returns how many rows were updated. All or none: every new value is checked before the first is written.
         """
         engine = self._engine
-        with engine.lock:
+        with engine.writing():
             changes = engine.plan_updates(predicate, updates)
             self._apply(changes)
         return len(changes)
@@ -220,20 +222,17 @@ class SnapDB:
     def delete_where(self, conditions: Any, combine: str = "and") -> int:
         """Delete the rows that meet the conditions; returns how many. ValueError for no conditions at all."""
         engine = self._engine
-        with engine.lock:
+        with engine.writing():
             ids = engine.select_for_delete(conditions, combine)
             rows = [engine.get(idx) for idx in ids] if self._unique else []
-            engine.remove(ids)
-            self._unique.forget(rows)
+            engine.remove(ids, self._unique.forgetting(rows))
         return len(ids)
 
     def compact(self) -> int:
         """Keep live rows only, ids renumbered densely in order; returns bytes given back."""
         engine = self._engine
         with engine.lock:
-            freed: int = engine.compact()
-            if self._unique:
-                self._unique.rebuild(engine)
+            freed: int = engine.compact(self._unique.rebuilding(engine) if self._unique else ())
         return freed
 
     # -- single-row reads --------------------------------------------------
@@ -376,14 +375,14 @@ class SnapDB:
         return view
 
     def memory_usage(self) -> int:
-        """Bytes this table holds in memory."""
+        """Bytes this table holds in memory, the keys of its unique columns included."""
         size: int = self._engine.memory_usage()
-        return size
+        return size + self._unique.memory_usage()
 
     def stats(self) -> dict[str, Any]:
         """Rows, deleted rows, bytes and per column encoding and bytes. File figures are 0 in memory."""
         engine = self._engine
-        live, held = len(engine), engine.memory_usage()
+        live, held = len(engine), self.memory_usage()
         return {
             "rows": live,
             "deleted_rows": engine.rows - live,

@@ -6,13 +6,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import _ext
 from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
 from .column import numpy_dtype
 from .errors import SchemaError
-from .scan import View, live_buffers, pick
+from .scan import Page, View, live_buffers, pick
+from .step import Call, calls, run
 from .table import Change, Staged, Table
 
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["RowTable", "RowView"]
 
 MIN_PAGE, MAX_PAGE = 64, 65535
+
+
+FEW = 64  # rows of a segment that are read one by one rather than by gathering the segment
 
 
 class RowView(View):
@@ -57,6 +64,22 @@ class RowView(View):
             buffer = self.slabs.gather(j, k * SEGMENT, k * SEGMENT + self.size(k))
             found = self._gathered[j, k] = [self._own.codecs.Chunk.view(buffer)]
         return found
+
+    def take(self, j: int, page: Page) -> list[Any]:
+        if page.rows is None or len(page.rows) > FEW or (j, page.k) in self._gathered:
+            return super().take(j, page)
+        places = [page.k * SEGMENT + row for row in page.rows]
+        return [self.slabs.gather(j, at, at + 1).fetch(0) for at in places]
+
+
+@contextmanager
+def _pinned(slabs: Any) -> Iterator[SlabView]:
+    """The rows as of now, to take a write of several rows back to."""
+    view: SlabView = slabs.pin()
+    try:
+        yield view
+    finally:
+        view.release()
 
 
 class RowTable(Table):
@@ -96,15 +119,15 @@ class RowTable(Table):
         """A write that met one of more than one step: wait for it."""
         step = {"insert": "append", "update": "change", "delete": "remove"}[name]
         with self.lock:
+            if name != "insert":
+                self.check_live(args[:1])  # it may have gone meanwhile
             return getattr(self.slabs, step)(*args)
 
     # -- writes ------------------------------------------------------------
 
-    def append_values(self, values: Sequence[Any]) -> int:
-        """Append one row of checked physical values."""
+    def append_values(self, values: Sequence[Any], first: Sequence[Call] = ()) -> None:
         with self.lock:
-            idx: int = self.slabs.append_values(values)
-            return idx
+            run(calls([*first, partial(self.slabs.append_values, values)]))
 
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into a live row; KeyError where there is none."""
@@ -122,34 +145,53 @@ class RowTable(Table):
         """Append rows, all or none; returns the first one's id."""
         return self.extend(self.stage(rows))
 
-    def extend(self, staged: Staged) -> int:
-        with self.lock:
-            first: int = self.slabs.extend(staged.buffers)
+    def extend(self, staged: Staged, then: Sequence[Call] = ()) -> int:
+        with self.writing():
+            first: int = self.slabs.rows
+            run(calls([partial(self.slabs.extend, staged.buffers), *then]))
             return first
 
-    def apply(self, changes: Iterable[Change]) -> None:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The lock, and single-row writes of other threads, which take none, wait."""
         with self.lock:
-            for idx, values in changes:
-                self.slabs.put(idx, values)
-
-    def remove(self, ids: Iterable[int]) -> None:
-        with self.lock:
-            for idx in ids:
-                self.slabs.remove(idx)
-
-    def compact(self) -> int:
-        """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
-        with self.lock:
-            before = self.memory_usage()
-            self.slabs.paused = True
+            was = self.slabs.paused
             try:
-                with self.view() as view:
-                    buffers = live_buffers(view)
-                fresh = self._new_slabs()
-                fresh.extend(buffers)
-                self.slabs.take_over(fresh)
+                self.slabs.paused = True
+                yield
             finally:
-                self.slabs.paused = False
+                self.slabs.paused = was
+
+    def apply(self, changes: Iterable[Change], then: Sequence[Call] = ()) -> None:
+        changes = list(changes)
+        with self.writing(), _pinned(self.slabs) as before:
+            try:
+                run(starmap(self.slabs.put, changes), calls(then))
+            except BaseException:  # no memory for a slab's copy half way: what is done is undone
+                for idx, values in changes:
+                    self.slabs.put(idx, [(j, before.gather(j, idx, idx + 1).physical(0)) for j, _ in values])
+                raise
+
+    def remove(self, ids: Iterable[int], then: Sequence[Call] = ()) -> None:
+        ids = list(ids)
+        with self.writing(), _pinned(self.slabs) as before:
+            try:
+                run(map(self.slabs.remove, ids), calls(then))
+            except BaseException:
+                columns = range(len(self.schema.columns))
+                for idx in [idx for idx in ids if not self.contains(idx)]:
+                    self.slabs.revive(idx, [before.gather(j, idx, idx + 1).physical(0) for j in columns])
+                raise
+
+    def compact(self, then: Sequence[Call] = ()) -> int:
+        """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
+        with self.writing():
+            before = self.memory_usage()
+            with self.view() as view:
+                buffers = live_buffers(view)
+            fresh = self._new_slabs()
+            fresh.extend(buffers)
+            run(calls([partial(self.slabs.take_over, fresh), *then]))
             return max(0, before - self.memory_usage())
 
     # -- reads -------------------------------------------------------------

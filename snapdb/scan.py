@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 from . import _ext
 from ._ext._common import SEGMENT, TYPECODES, Zone, mask_bytes
 from .conditions import Predicate, bind, normalize
+from .errors import ValidationError
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk
@@ -88,6 +89,10 @@ class View:
             return pieces
         adopt = self.kernels.codecs.Chunk.adopt
         return [adopt(piece) for piece in pieces]
+
+    def take(self, j: int, page: Page) -> list[Any]:
+        """Column j's logical values of a page's rows."""
+        return self.chunks(j, page.k)[page.piece].take(page.rows)
 
     def whole(self, j: int, k: int) -> Chunk:
         """Column j of segment k as one chunk (a decoded copy where it is in two)."""
@@ -333,7 +338,7 @@ class Page(NamedTuple):
 
     def column(self, view: View, j: int) -> list[Any]:
         """Column j's logical values."""
-        return view.chunks(j, self.k)[self.piece].take(self.rows)
+        return view.take(j, self)
 
     def records(self, view: View, columns: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         """The rows as dicts."""
@@ -395,7 +400,7 @@ def column_indexes(schema: Schema, columns: Optional[Iterable[str]]) -> tuple[li
     if columns is None:
         return list(range(len(schema.columns))), list(schema.names)
     if isinstance(columns, str):
-        raise ValueError(f"columns: give a list of column names, such as [{columns!r}]")
+        raise ValidationError(f"columns: give a list of column names, such as [{columns!r}]")
     names = list(columns)
     return [schema.index(name) for name in names], names
 
@@ -403,7 +408,7 @@ def column_indexes(schema: Schema, columns: Optional[Iterable[str]]) -> tuple[li
 def window(limit: Optional[int], offset: int) -> tuple[int, int]:
     """(skip, limit) for the kernels: limit -1 is none, 0 is no rows. ValueError for a negative offset."""
     if offset < 0:
-        raise ValueError(f"offset must be 0 or more, got {offset}")
+        raise ValidationError(f"offset must be 0 or more, got {offset}")
     return offset, -1 if limit is None else max(0, limit)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from . import scan
@@ -14,6 +15,7 @@ from .errors import NotFoundError, SnapDBError, ValidationError, ValueTypeError
 if TYPE_CHECKING:
     from ._ext import Backend, ColumnBuffer
     from .schema import Schema
+    from .step import Call
 
 __all__ = ["Change", "Staged", "Table"]
 
@@ -63,16 +65,22 @@ class Table:
         """Whether a live row has this id."""
         raise NotImplementedError
 
-    def extend(self, staged: Staged) -> int:
+    # ``first`` and ``then`` are calls made in one step with the write: no exception or signal splits them
+
+    def append_values(self, values: Sequence[Any], first: Sequence[Call] = ()) -> None:
+        """Append one row of checked physical values; its id is ``rows`` of before."""
+        raise NotImplementedError
+
+    def extend(self, staged: Staged, then: Sequence[Call] = ()) -> int:
         """Append staged rows, all or none; returns the first id."""
         raise NotImplementedError
 
-    def apply(self, changes: Iterable[Change]) -> None:
-        """Carry out planned updates of live rows."""
+    def apply(self, changes: Iterable[Change], then: Sequence[Call] = ()) -> None:
+        """Carry out planned updates of live rows, all or none."""
         raise NotImplementedError
 
-    def remove(self, ids: Iterable[int]) -> None:
-        """Delete live rows."""
+    def remove(self, ids: Iterable[int], then: Sequence[Call] = ()) -> None:
+        """Delete live rows, all or none."""
         raise NotImplementedError
 
     def memory_usage(self) -> int:
@@ -81,6 +89,10 @@ class Table:
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    def writing(self) -> AbstractContextManager[Any]:
+        """The table to oneself from the planning of a write of several rows to its end."""
+        return self.lock
 
     # -- staging -----------------------------------------------------------
 
@@ -106,7 +118,8 @@ class Table:
 
     def _stage_column(self, j: int, values: Any) -> ColumnBuffer:
         try:
-            return self.codec.encode_column(j, values)
+            buffer: ColumnBuffer = self.codec.encode_column(j, values)
+            return buffer
         except SnapDBError:
             raise
         except (TypeError, ValueError) as problem:  # no sequence of values at all
@@ -299,5 +312,3 @@ def _order(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode()
     return (1, 0.0) if value != value else ((0, value) if isinstance(value, float) else value)
-
-

@@ -8,6 +8,8 @@ from typing import Any, Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
+from model import Model
+from people import PLAIN, SCHEMA, people
 
 from snapdb import SnapDB, _ext
 
@@ -65,3 +67,27 @@ def make_db(engine: str, backend_name: str) -> Iterator[MakeDb]:
     yield make
     for db in made:
         db.close()
+
+
+@pytest.fixture(params=[40, 2600], ids=["tail", "sealed"])
+def filled(request: pytest.FixtureRequest, make_db: MakeDb) -> tuple[SnapDB, Model]:
+    """A table with deleted and updated rows, and its model; small enough to be all tail, or with sealed blocks."""
+    db, model = make_db(SCHEMA), Model(SCHEMA)
+    for it in (db, model):
+        it.batch_insert(people(request.param))
+        for idx in (0, 7, 8, 33):
+            it.delete(idx)
+        for idx, changes in (
+            (1, {"age": None}),
+            (2, {"name": "ü" * 50, "score": -0.5}),
+            (35, {"flag": True, "age": 7}),
+        ):
+            it.update(idx, changes)
+    return db, model
+
+
+@pytest.fixture
+def plain(make_db: MakeDb) -> SnapDB:
+    db = make_db(PLAIN)
+    db.batch_insert({"k": i, "v": i / 2 if i % 4 else None, "s": f"s{i % 3}"} for i in range(12))
+    return db

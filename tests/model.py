@@ -47,7 +47,7 @@ def accepts(row: Row, conditions: Iterable[tuple[str, str, Any]], combine: str =
 
 
 def bits(value: Any) -> Any:
-    """A value in a form that is equal only where the bits are: tells 0.0 from -0.0, 1 from 1.0 and True, NaN equals NaN."""
+    """A value in a form that is equal only where the bits are: tells 0.0 from -0.0, 1 from True; NaN equals NaN."""
     if isinstance(value, float):
         return struct.pack("<d", value).hex()
     if isinstance(value, dict):
@@ -72,7 +72,8 @@ class Model:
     def taken(self, row: Row, own: Optional[int] = None) -> bool:
         """Whether another row has one of the row's unique values."""
         return any(
-            row.get(name) is not None and any(other[name] == row[name] for idx, other in self.rows.items() if idx != own)
+            row.get(name) is not None
+            and any(other[name] == row[name] for idx, other in self.rows.items() if idx != own)
             for name in self.unique
         )
 
@@ -129,7 +130,9 @@ class Model:
     def items(self) -> list[tuple[int, Row]]:
         return [(idx, dict(row)) for idx, row in self.rows.items()]
 
-    def select(self, where: Any = None, columns: Any = None, limit: Any = None, offset: int = 0, combine: str = "and") -> list[Row]:
+    def select(
+        self, where: Any = None, columns: Any = None, limit: Any = None, offset: int = 0, combine: str = "and"
+    ) -> list[Row]:
         names = self.names if columns is None else columns
         stop = None if limit is None else offset + max(0, limit)
         return [{name: self.rows[idx][name] for name in names} for idx in self.ids(where, combine)[offset:stop]]

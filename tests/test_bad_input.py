@@ -1,4 +1,4 @@
-"""Every dtype x every kind of wrong value, by every way in: the error's class, its message, and that nothing changed."""
+"""Every dtype x every kind of wrong value, by every way in: error class, message, and that nothing changed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ pytestmark = pytest.mark.smoke
 UTC = dt.timezone.utc
 
 GOOD: dict[str, Any] = {
-    "i8": -5, "i16": 300, "i32": -70_000, "i64": 2**40, "u8": 200, "u16": 60_000, "u32": 2**31, "u64": 2**63, "f32": 1.5,
+    "i8": -5, "i16": 300, "i32": -70_000, "i64": 2**40, "u8": 200, "u16": 60_000, "u32": 2**31, "u64": 2**63,
+    "f32": 1.5,
     "f64": 0.1, "bool": True, "bytes:4": "abcd", "str": "text é", "binary": b"\x00\xff", "binary:3": b"abc",
     "date": dt.date(2020, 2, 29), "datetime": dt.datetime(2020, 1, 1, tzinfo=UTC),
 }  # fmt: skip
 INTEGERS = [name for name in GOOD if name[0] in "iu"]
-LIMITS = {name: (0, 2 ** int(name[1:]) - 1) if name[0] == "u" else (-(2 ** (int(name[1:]) - 1)), 2 ** (int(name[1:]) - 1) - 1) for name in INTEGERS}
+LIMITS = {
+    name: (0, 2 ** int(name[1:]) - 1) if name[0] == "u" else (-(2 ** (int(name[1:]) - 1)), 2 ** (int(name[1:]) - 1) - 1)
+    for name in INTEGERS
+}
 
 
 class Odd:
@@ -106,7 +110,14 @@ def wrong_values(dtype: str) -> Iterator[tuple[Any, str]]:
             yield b"abcd", RANGE
             yield b"x" * 1_000_000, RANGE
     elif dtype == "date":
-        for value in ("2020-01-01", 18262, 1.5, dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 1, tzinfo=UTC), dt.time(1)):
+        for value in (
+            "2020-01-01",
+            18262,
+            1.5,
+            dt.datetime(2020, 1, 1),
+            dt.datetime(2020, 1, 1, tzinfo=UTC),
+            dt.time(1),
+        ):
             yield value, TYPE
     else:
         for value in ("2020-01-01T00:00:00Z", 10**15, dt.date(2020, 1, 1), dt.time(1)):
@@ -149,25 +160,34 @@ def row(value: Any, key: int) -> dict[str, Any]:
 def ways_in(dtype: str) -> list[tuple[str, Insert, int]]:
     """(name, write, position of the bad value in the batch or -1)."""
     good = GOOD[dtype]
+
+    def late(db: SnapDB, bad: Any) -> None:
+        db.batch_insert(row(bad if i == 1500 else good, 100 + i) for i in range(1600))
+
+    def by_callable(db: SnapDB, bad: Any) -> None:
+        db.batch_update([], lambda found: {"key": found["key"] + 50, "bad": good if found["key"] < 2 else bad})
+
     return [
         ("insert", lambda db, bad: db.insert(row(bad, 100)), -1),
         ("first of a batch", lambda db, bad: db.batch_insert([row(bad, 100), row(good, 101)]), 0),
-        ("late in a batch", lambda db, bad: db.batch_insert(row(bad if i == 1500 else good, 100 + i) for i in range(1600)), 1500),
+        ("late in a batch", late, 1500),
         ("columns", lambda db, bad: db.insert_columns({"key": [100, 101], "bad": [good, bad], "other": ["a", "b"]}), 1),
         ("update", lambda db, bad: db.update(1, {"other": "changed", "bad": bad}), -1),
         ("batch_update", lambda db, bad: db.batch_update([("key", "gte", 0)], {"other": "changed", "bad": bad}), -1),
-        (
-            "batch_update with a callable",
-            lambda db, bad: db.batch_update([], lambda found: {"key": found["key"] + 50, "bad": good if found["key"] < 2 else bad}),
-            -1,
-        ),
+        ("batch_update with a callable", by_callable, -1),
         ("upsert of a new row", lambda db, bad: db.upsert(row(bad, 100)), -1),
         ("upsert of a row there is", lambda db, bad: db.upsert({"key": 1, "bad": bad}), -1),
     ]  # fmt: skip
 
 
 def fresh(make_db: MakeDb, dtype: str, nullable: bool = False) -> SnapDB:
-    schema = Schema([ColumnDef("key", "i64", primary_key=True), ColumnDef("bad", dtype, not_null=not nullable), ColumnDef("other", "str")])
+    schema = Schema(
+        [
+            ColumnDef("key", "i64", primary_key=True),
+            ColumnDef("bad", dtype, not_null=not nullable),
+            ColumnDef("other", "str"),
+        ]
+    )
     db = make_db(schema)
     db.batch_insert(row(GOOD[dtype], key) for key in range(3))
     return db
@@ -292,10 +312,30 @@ def each_way(db: SnapDB, bad: Any) -> list[Callable[[], Any]]:
     ]
 
 
-@pytest.mark.parametrize("bad", ["row", b"row", 5, None, [1, 2, 3], (100, 1, "o"), [("key", 100), ("bad", 1), ("other", "o")], {1, 2}, Odd(), BadRepr()], ids=lambda bad: type(bad).__name__)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "row",
+        b"row",
+        5,
+        None,
+        [1, 2, 3],
+        (100, 1, "o"),
+        [("key", 100), ("bad", 1), ("other", "o")],
+        {1, 2},
+        Odd(),
+        BadRepr(),
+    ],
+    ids=lambda bad: type(bad).__name__,
+)
 def test_rows_that_are_no_mappings(small: SnapDB, bad: Any) -> None:
     before = bits(list(small))
-    for call in (*each_way(small, bad), lambda: small.update(1, bad), lambda: small.batch_update([], bad), lambda: small.batch_update([], lambda _: bad)):
+    for call in (
+        *each_way(small, bad),
+        lambda: small.update(1, bad),
+        lambda: small.batch_update([], bad),
+        lambda: small.batch_update([], lambda _: bad),
+    ):
         with pytest.raises(errors.ValueTypeError, match="mapping") as caught:
             call()
         assert isinstance(caught.value, TypeError)
@@ -327,12 +367,18 @@ def test_unknown_and_missing_keys(small: SnapDB) -> None:
         {"key": 100, "bad": 1, "other": "o", b"key": 1},
         Own(key=100, bad=1, other="o", extra=2),
     ):
-        for call in (*each_way(small, bad), lambda bad=bad: small.update(1, bad), lambda bad=bad: small.batch_update([], bad)):
+        for call in (
+            *each_way(small, bad),
+            lambda bad=bad: small.update(1, bad),
+            lambda bad=bad: small.batch_update([], bad),
+        ):
             with pytest.raises(errors.UnknownColumnError) as caught:
                 call()
             assert isinstance(caught.value, KeyError)
     for bad in ({"key": 100, "other": "o"}, {}, Own(key=100, other="o"), {"key": 100, "other": "o", "badd": 1}):
-        for call in each_way(small, bad)[: 3 if "badd" in bad else 4]:  # what upsert is given may be partial: unknown first
+        for call in each_way(small, bad)[
+            : 3 if "badd" in bad else 4
+        ]:  # what upsert is given may be partial: unknown first
             with pytest.raises(errors.MissingColumnError, match="^Missing required column: (key|bad)") as caught:
                 call()
             assert isinstance(caught.value, KeyError)
@@ -384,7 +430,12 @@ class Meddling:
 
 
 def test_row_changed_while_it_is_read(small: SnapDB) -> None:
-    for change in (lambda d: d.clear(), lambda d: d.update(zzz=1), lambda d: d.pop("other"), lambda d: d.update({str(i): i for i in range(5000)})):
+    for change in (
+        lambda d: d.clear(),
+        lambda d: d.update(zzz=1),
+        lambda d: d.pop("other"),
+        lambda d: d.update({str(i): i for i in range(5000)}),
+    ):
         bad: dict[str, Any] = {"key": 100}
         bad["bad"] = Meddling(lambda bad=bad, change=change: change(bad))
         bad["other"] = "o"
@@ -473,20 +524,31 @@ class Int(int):
 
 ACCEPTED: list[tuple[str, Any, Any]] = [
     *((name, True, 1) for name in INTEGERS), *((name, Index(), 1) for name in INTEGERS),
-    *((name, LIMITS[name][0], LIMITS[name][0]) for name in INTEGERS), *((name, LIMITS[name][1], LIMITS[name][1]) for name in INTEGERS),
+    *((name, LIMITS[name][0], LIMITS[name][0]) for name in INTEGERS),
+    *((name, LIMITS[name][1], LIMITS[name][1]) for name in INTEGERS),
     *((name, Int(7), 7) for name in INTEGERS),
-    ("f64", 1, 1.0), ("f64", True, 1.0), ("f64", Decimal("0.1"), 0.1), ("f64", 2**53 + 1, float(2**53)), ("f64", Index(), 1.0),
-    ("f64", math.inf, math.inf), ("f64", -0.0, -0.0), ("f64", math.nan, math.nan), ("f64", Number(2.5), 2.5), ("f64", 5e-324, 5e-324),
-    ("f32", 0.1, 0.10000000149011612), ("f32", math.inf, math.inf), ("f32", -math.inf, -math.inf), ("f32", 1e-50, 0.0), ("f32", math.nan, math.nan),
+    ("f64", 1, 1.0), ("f64", True, 1.0), ("f64", Decimal("0.1"), 0.1), ("f64", 2**53 + 1, float(2**53)),
+    ("f64", Index(), 1.0),
+    ("f64", math.inf, math.inf), ("f64", -0.0, -0.0), ("f64", math.nan, math.nan), ("f64", Number(2.5), 2.5),
+    ("f64", 5e-324, 5e-324),
+    ("f32", 0.1, 0.10000000149011612), ("f32", math.inf, math.inf), ("f32", -math.inf, -math.inf), ("f32", 1e-50, 0.0),
+    ("f32", math.nan, math.nan),
     ("bool", 0, False), ("bool", 1, True), ("bool", Index(), True),
-    ("bytes:4", b"\xff\xfe", b"\xff\xfe"), ("bytes:4", "éé", "éé"), ("bytes:4", "", ""), ("bytes:4", "a\0\0", "a\0\0"), ("bytes:4", b"\0\0\0\0", "\0\0\0\0"),
+    ("bytes:4", b"\xff\xfe", b"\xff\xfe"), ("bytes:4", "éé", "éé"), ("bytes:4", "", ""), ("bytes:4", "a\0\0", "a\0\0"),
+    ("bytes:4", b"\0\0\0\0", "\0\0\0\0"),
     ("bytes:4", Text("ab"), "ab"), ("bytes:4", memoryview(b"abcd")[::2], "ac"),
-    ("str", b"abc", "abc"), ("str", bytearray(b"abc"), "abc"), ("str", "", ""), ("str", "\0", "\0"), ("str", "\U0001f600" * 3000, "\U0001f600" * 3000), ("str", Text("ab"), "ab"),
-    ("binary", b"", b""), ("binary", bytearray(b"a\0"), b"a\0"), ("binary", memoryview(b"abc"), b"abc"), ("binary:3", b"abc", b"abc"),
-    ("date", dt.date.min, dt.date.min), ("date", dt.date.max, dt.date.max), ("date", dt.date(1969, 12, 31), dt.date(1969, 12, 31)),
+    ("str", b"abc", "abc"), ("str", bytearray(b"abc"), "abc"), ("str", "", ""), ("str", "\0", "\0"),
+    ("str", "\U0001f600" * 3000, "\U0001f600" * 3000), ("str", Text("ab"), "ab"),
+    ("binary", b"", b""), ("binary", bytearray(b"a\0"), b"a\0"), ("binary", memoryview(b"abc"), b"abc"),
+    ("binary:3", b"abc", b"abc"),
+    ("date", dt.date.min, dt.date.min), ("date", dt.date.max, dt.date.max),
+    ("date", dt.date(1969, 12, 31), dt.date(1969, 12, 31)),
     ("datetime", dt.datetime.min.replace(tzinfo=UTC), dt.datetime.min.replace(tzinfo=UTC)),
     ("datetime", dt.datetime.max.replace(tzinfo=UTC), dt.datetime.max.replace(tzinfo=UTC)),
-    ("datetime", dt.datetime(2020, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2, microseconds=1))), dt.datetime(2019, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
+    (
+        "datetime", dt.datetime(2020, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2, microseconds=1))),
+        dt.datetime(2019, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    ),
 ]  # fmt: skip
 
 
@@ -528,7 +590,13 @@ def test_bad_values_in_typed_columns(make_db: MakeDb, position: int) -> None:
     db.batch_insert(row(7, key) for key in range(3))
     before = bits(list(db))
     keys, others = np.arange(100, 1600), ["o"] * 1500
-    for kind, value, error in (("i8", 2**31, errors.ValidationError), ("i8", -(2**31) - 1, errors.ValidationError), ("u8", 2**64 - 1, errors.ValidationError), ("f8", 1.5, errors.ValueTypeError), ("f4", 1.0, errors.ValueTypeError)):
+    for kind, value, error in (
+        ("i8", 2**31, errors.ValidationError),
+        ("i8", -(2**31) - 1, errors.ValidationError),
+        ("u8", 2**64 - 1, errors.ValidationError),
+        ("f8", 1.5, errors.ValueTypeError),
+        ("f4", 1.0, errors.ValueTypeError),
+    ):
         values = np.ones(1500, dtype=kind)
         values[position] = value
         with pytest.raises(error, match="'bad'") as caught:

@@ -1,29 +1,28 @@
-"""ColumnarTable and Column on their own: the documented methods, hints by their rules, encodings, honest memory figures."""
+"""ColumnarTable and Column on their own: documented methods, hints by their rules, encodings."""
 
 from __future__ import annotations
 
 import datetime as dt
-import gc
 import math
 import random
 import sys
-import tracemalloc
 from array import array
 from typing import Any, Callable
 
 import pytest
-from conftest import ENGINES
 from model import Model, bits
 
-from snapdb import Column, ColumnarTable, ColumnDef, Schema, SnapDB, errors
+from snapdb import Column, ColumnarTable, ColumnDef, Schema, errors
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("backend_name")]
 UTC = dt.timezone.utc
 
 VALUES: dict[str, list[Any]] = {
-    "i8": [-128, 127, 0], "i16": [-5, 300], "i32": [7, 7, -(2**31)], "i64": [2**63 - 1, -(2**63), 0], "u8": [255, 0], "u16": [1],
+    "i8": [-128, 127, 0], "i16": [-5, 300], "i32": [7, 7, -(2**31)], "i64": [2**63 - 1, -(2**63), 0], "u8": [255, 0],
+    "u16": [1],
     "u32": [2**32 - 1], "u64": [2**64 - 1, 0], "f32": [0.5, -0.0], "f64": [0.1, -0.0, math.inf], "bool": [True, False],
-    "bytes:5": ["abc", "", "é", b"\xff"], "str": ["text", ""], "binary": [b"\0\xff", b""], "date": [dt.date(1960, 2, 29)],
+    "bytes:5": ["abc", "", "é", b"\xff"], "str": ["text", ""], "binary": [b"\0\xff", b""],
+    "date": [dt.date(1960, 2, 29)],
     "datetime": [dt.datetime(2024, 1, 1, 1, 2, 3, 4, tzinfo=UTC)],
 }  # fmt: skip
 SIZES = (0, 1, 50, 1024, 3000, 9000)
@@ -82,7 +81,10 @@ def test_column_set_item() -> None:
     assert column.count_valid() == 3001 - values.count(None)
 
 
-@pytest.mark.parametrize(("dtype", "bad"), [("u8", 256), ("u8", "1"), ("i64", 1.0), ("bool", 2), ("str", 5), ("bytes:5", "abcdef"), ("f64", "x")])
+@pytest.mark.parametrize(
+    ("dtype", "bad"),
+    [("u8", 256), ("u8", "1"), ("i64", 1.0), ("bool", 2), ("str", 5), ("bytes:5", "abcdef"), ("f64", "x")],
+)
 def test_column_refuses(dtype: str, bad: Any) -> None:
     column, values = column_of(dtype, 10)
     with pytest.raises(ValueError, match="'c'"):
@@ -183,7 +185,14 @@ def test_delta_hint_is_judged_on_its_samples() -> None:
 
 
 def test_delta_hint_given_up_by_an_update() -> None:
-    for at, value, kept in ((10, 55, True), (10, 44, False), (10, 61, False), (99, 10**9, True), (0, -(10**9), True), (10, None, True)):
+    for at, value, kept in (
+        (10, 55, True),
+        (10, 44, False),
+        (10, 61, False),
+        (99, 10**9, True),
+        (0, -(10**9), True),
+        (10, None, True),
+    ):
         column = fed(range(0, 500, 5), delta_encode=True)
         column[at] = value
         assert (column.encoding == "delta") is kept, (at, value)
@@ -224,8 +233,20 @@ def test_delta_and_for_on_one_column() -> None:
 @pytest.mark.parametrize("dtype", ["i64", "u64"])
 def test_every_step_reads_back(dtype: str) -> None:
     lo, hi = (-(2**63), 2**63 - 1) if dtype == "i64" else (0, 2**64 - 1)
-    for values in ([lo, hi] * 600, [lo] * 600 + [hi] * 600, [lo, lo + 1, hi] * 400, [hi - i for i in range(1100)], [lo + i * 2**52 for i in range(1100)]):
-        for hints in ({}, {"delta_encode": True}, {"for_encode": True}, {"delta_encode": True, "for_encode": True}, {"dict_encode": True}):
+    for values in (
+        [lo, hi] * 600,
+        [lo] * 600 + [hi] * 600,
+        [lo, lo + 1, hi] * 400,
+        [hi - i for i in range(1100)],
+        [lo + i * 2**52 for i in range(1100)],
+    ):
+        for hints in (
+            {},
+            {"delta_encode": True},
+            {"for_encode": True},
+            {"delta_encode": True, "for_encode": True},
+            {"dict_encode": True},
+        ):
             column = fed(values, dtype=dtype, **hints)
             assert column.tolist() == values
             table = ColumnarTable("t", [("c", dtype)], delta_columns=["c"] if "delta_encode" in hints else None)
@@ -246,11 +267,17 @@ def test_active_hint_has_no_buffer() -> None:
 
 def test_hints_of_a_table() -> None:
     table = ColumnarTable(
-        "t", [("a", "i64"), ("b", "str"), ("c", "i32"), ("d", "i64")], dict_columns=["b"], dict_threshold=4, delta_columns=["a"],
+        "t", [("a", "i64"), ("b", "str"), ("c", "i32"), ("d", "i64")], dict_columns=["b"], dict_threshold=4,
+        delta_columns=["a"],
         for_columns=["c"], for_threshold=20,
     )  # fmt: skip
     table.batch_insert({"a": i * i, "b": "xyz"[i % 3], "c": i % 77, "d": i} for i in range(30))
-    assert {name: column.encoding for name, column in table.columns.items()} == {"a": "raw", "b": "dict", "c": "for", "d": "raw"}
+    assert {name: column.encoding for name, column in table.columns.items()} == {
+        "a": "raw",
+        "b": "dict",
+        "c": "for",
+        "d": "raw",
+    }
     table.batch_insert({"a": 1000 + i * i, "b": "x", "c": 5, "d": i} for i in range(30))
     assert table.columns["a"].encoding == "delta"
     table.update(3, {"b": "new", "c": 10**6})
@@ -336,7 +363,9 @@ def test_table_methods() -> None:
         lambda row: row["k"] > 2000, lambda row: {"v": -1.0}
     )
     assert table.select(where) == table.select_where(where) == model.select(where)
-    assert table.select(lambda row: row["v"] is None, ["k"], 3, 1) == model.select(lambda row: row["v"] is None, ["k"], 3, 1)
+    assert table.select(lambda row: row["v"] is None, ["k"], 3, 1) == model.select(
+        lambda row: row["v"] is None, ["k"], 3, 1
+    )
     assert table.count_where(where, "or") == len(model.ids(where, "or"))
     assert bits(table.aggregate("v", "avg", where)) == bits(model.aggregate("v", "avg", where))
     assert table.group_by("s", "k", "max") == model.group_by("s", "k", "max")
@@ -398,58 +427,3 @@ def test_dropped_segments_give_their_space_back() -> None:
     assert table.column_buffer("c")[70_000] == 5
     table.compact()
     assert list(table) == [(0, {"c": 5, "s": None})]
-
-
-# -- memory -----------------------------------------------------------------------
-def benchmark_columns(count: int) -> dict[str, Any]:
-    draw = random.Random(42)
-    return {
-        "id": range(count), "ts": range(1_700_000_000, 1_700_000_000 + count), "sensor": [i % 16 for i in range(count)],
-        "status": [("active", "idle", "banned")[i % 3] for i in range(count)], "temp": [20 + 30 * draw.random() for _ in range(count)],
-    }  # fmt: skip
-
-
-BENCHMARK = Schema([ColumnDef("id", "i32"), ColumnDef("ts", "i64"), ColumnDef("sensor", "u8"), ColumnDef("status", "bytes:8"), ColumnDef("temp", "f64")])
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_memory_usage_is_true(backend_name: str, engine: str) -> None:
-    columns = benchmark_columns(100_000)
-    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
-    with SnapDB(":memory:", BENCHMARK, storage_type=engine) as warm:  # what the kernels load at first use is not the table's
-        warm.batch_insert(rows[:2000])
-        warm.delete_where([("sensor", "eq", 3)])
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        db = SnapDB(":memory:", BENCHMARK, storage_type=engine)
-        db.batch_insert(rows)
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0] - before
-        assert db.memory_usage() == pytest.approx(held, rel=0.1)
-        for i in range(3000):
-            db.update(i * 7, {"temp": 0.5, "status": "idle"})
-        db.delete_where([("sensor", "eq", 3)])
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0] - before
-        assert db.memory_usage() == pytest.approx(held, rel=0.1)
-        db.compact()
-        for row in rows[:5000]:
-            db.insert(row)
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0] - before
-        assert db.memory_usage() == pytest.approx(held, rel=0.1)
-    finally:
-        tracemalloc.stop()
-
-
-def test_columns_are_compressed(backend_name: str) -> None:
-    with SnapDB(":memory:", BENCHMARK, storage_type="columnar") as db:
-        db.insert_columns(benchmark_columns(20_480))
-        used = {name: column["bytes"] for name, column in db.stats()["columns"].items()}
-        assert used["id"] < 2_500
-        assert used["ts"] < 2_500
-        assert used["sensor"] < 20_480 * 4 / 8 + 2_500
-        assert used["status"] < 20_480 * 2 / 8 + 2_500
-        assert used["temp"] < 20_480 * 8 + 2_500

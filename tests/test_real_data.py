@@ -19,22 +19,30 @@ DATA = Path(__file__).parent / "data"
 Columns = list[tuple[str, str, bool]]  # name, dtype, may be missing
 
 WEATHER: Columns = [
-    ("origin", "bytes:3", False), ("year", "i16", False), ("month", "u8", False), ("day", "u8", False), ("hour", "u8", False),
-    ("temp", "f64", True), ("dewp", "f64", True), ("humid", "f64", True), ("wind_dir", "i16", True), ("wind_speed", "f64", True),
-    ("wind_gust", "f64", True), ("precip", "f64", True), ("pressure", "f64", True), ("visib", "f64", True), ("time_hour", "datetime", False),
+    ("origin", "bytes:3", False), ("year", "i16", False), ("month", "u8", False), ("day", "u8", False),
+    ("hour", "u8", False),
+    ("temp", "f64", True), ("dewp", "f64", True), ("humid", "f64", True), ("wind_dir", "i16", True),
+    ("wind_speed", "f64", True),
+    ("wind_gust", "f64", True), ("precip", "f64", True), ("pressure", "f64", True), ("visib", "f64", True),
+    ("time_hour", "datetime", False),
 ]  # fmt: skip
 PLANES: Columns = [
-    ("tailnum", "bytes:6", False), ("year", "i16", True), ("type", "str", False), ("manufacturer", "str", False), ("model", "str", False),
+    ("tailnum", "bytes:6", False), ("year", "i16", True), ("type", "str", False), ("manufacturer", "str", False),
+    ("model", "str", False),
     ("engines", "u8", False), ("seats", "u16", False), ("speed", "u16", True), ("engine", "str", False),
 ]  # fmt: skip
 AIRPORTS: Columns = [
-    ("faa", "bytes:3", False), ("name", "str", False), ("lat", "f64", False), ("lon", "f64", False), ("alt", "i32", False), ("tz", "i8", False),
+    ("faa", "bytes:3", False), ("name", "str", False), ("lat", "f64", False), ("lon", "f64", False),
+    ("alt", "i32", False), ("tz", "i8", False),
     ("dst", "bytes:1", False), ("tzone", "str", True),
 ]  # fmt: skip
 STRIKES: Columns = [
-    ("Airport Name", "str", False), ("Aircraft Make Model", "str", False), ("Effect Amount of damage", "str", False), ("Flight Date", "date", False),
-    ("Aircraft Airline Operator", "str", False), ("Origin State", "str", False), ("Phase of flight", "str", False), ("Wildlife Size", "str", False),
-    ("Wildlife Species", "str", False), ("Time of day", "str", False), ("Cost Other", "u32", False), ("Cost Repair", "u32", False),
+    ("Airport Name", "str", False), ("Aircraft Make Model", "str", False), ("Effect Amount of damage", "str", False),
+    ("Flight Date", "date", False),
+    ("Aircraft Airline Operator", "str", False), ("Origin State", "str", False), ("Phase of flight", "str", False),
+    ("Wildlife Size", "str", False),
+    ("Wildlife Species", "str", False), ("Time of day", "str", False), ("Cost Other", "u32", False),
+    ("Cost Repair", "u32", False),
     ("Cost Total $", "u32", False), ("Speed IAS in knots", "u16", True),
 ]  # fmt: skip
 FILES: dict[str, tuple[Columns, str, int, str]] = {  # columns, unique column, rows, how missing is written
@@ -65,7 +73,10 @@ def rows_of(name: str) -> list[dict[str, Any]]:
         readers = [(column, reader_of(dtype), may_miss) for column, dtype, may_miss in columns]
         with path.open("r", encoding="utf-8") as lines:
             _loaded[name] = [
-                {column: None if may_miss and line[column] == missing else read(line[column]) for column, read, may_miss in readers}
+                {
+                    column: None if may_miss and line[column] == missing else read(line[column])
+                    for column, read, may_miss in readers
+                }
                 for line in csv.DictReader(lines)
             ]
         assert len(_loaded[name]) == count
@@ -74,7 +85,12 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 
 def schema_of(name: str) -> Schema:
     columns, key, _, _ = FILES[name]
-    return Schema([ColumnDef(column, dtype, primary_key=column == key, not_null=not may_miss) for column, dtype, may_miss in columns])
+    return Schema(
+        [
+            ColumnDef(column, dtype, primary_key=column == key, not_null=not may_miss)
+            for column, dtype, may_miss in columns
+        ]
+    )
 
 
 Load = Callable[[str], tuple[SnapDB, list[dict[str, Any]]]]
@@ -90,7 +106,9 @@ def load(make_db: MakeDb) -> Load:
     return loaded
 
 
-@pytest.mark.parametrize("name", [pytest.param("planes", marks=pytest.mark.smoke), "airports", "birdstrikes", "weather"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("planes", marks=pytest.mark.smoke), "airports", "birdstrikes", "weather"]
+)
 def test_every_row_and_column_reads_back(load: Load, name: str) -> None:
     db, rows = load(name)
     assert db.select() == rows
@@ -113,9 +131,14 @@ def test_every_column_counts_and_bounds(load: Load, name: str) -> None:
         counted = Counter(row[column.name] for row in rows)
         key = column.name if column.not_null else db.schema.names[0]
         assert db.group_by(column.name, db.schema.names[0], "count") == dict(counted), key
-        value, most = max(((value, count) for value, count in counted.items() if value is not None), key=lambda pair: pair[1])
+        value, most = max(
+            ((value, count) for value, count in counted.items() if value is not None), key=lambda pair: pair[1]
+        )
         assert db.count_where([(column.name, "eq", value)]) == most
-        assert db.count_where({column.name: {"gte": value}}) + db.count_where({column.name: {"lt": value}}) == len(rows) - counted[None]
+        assert (
+            db.count_where({column.name: {"gte": value}}) + db.count_where({column.name: {"lt": value}})
+            == len(rows) - counted[None]
+        )
         assert db.count_where([(column.name, "is_null", None)]) == counted[None]
 
 
@@ -141,7 +164,9 @@ def test_weather(load: Load) -> None:
     noon = dt.datetime(2013, 7, 4, 12, tzinfo=dt.timezone(dt.timedelta(hours=-4)))
     assert db.find(time_hour=noon) == [row for row in rows if row["time_hour"] == noon]
     hottest = db.range_find("temp", low=95)
-    assert [row["temp"] for row in hottest] == sorted(row["temp"] for row in rows if row["temp"] is not None and row["temp"] >= 95)
+    assert [row["temp"] for row in hottest] == sorted(
+        row["temp"] for row in rows if row["temp"] is not None and row["temp"] >= 95
+    )
 
 
 def test_planes(load: Load) -> None:
@@ -154,7 +179,8 @@ def test_planes(load: Load) -> None:
     old = [row for row in rows if row["year"] is not None and row["year"] < 1970]
     assert db.select({"year": {"lt": 1970}}) == old
     assert db.group_by("manufacturer", "seats", "sum") == {
-        maker: sum(row["seats"] for row in rows if row["manufacturer"] == maker) for maker in dict.fromkeys(row["manufacturer"] for row in rows)
+        maker: sum(row["seats"] for row in rows if row["manufacturer"] == maker)
+        for maker in dict.fromkeys(row["manufacturer"] for row in rows)
     }
     assert db.batch_update({"year": {"is_null": True}}, {"year": 1900}) == sum(row["year"] is None for row in rows)
     assert db.aggregate("year", "min") == 1900
@@ -166,7 +192,9 @@ def test_airports(load: Load) -> None:
     db, rows = load("airports")
     box = {"lat": {"between": (40, 42)}, "lon": {"gt": -80, "lte": -70}}
     assert db.select_where(box) == [row for row in rows if 40 <= row["lat"] <= 42 and -80 < row["lon"] <= -70]
-    assert db.select_where([("name", "gte", "Z")], ["faa"]) == [{"faa": row["faa"]} for row in rows if row["name"].encode() >= b"Z"]
+    assert db.select_where([("name", "gte", "Z")], ["faa"]) == [
+        {"faa": row["faa"]} for row in rows if row["name"].encode() >= b"Z"
+    ]
     assert db.aggregate("alt", "max", {"tz": -5}) == max(row["alt"] for row in rows if row["tz"] == -5)
     gone = db.delete_where([("alt", "lt", 100), ("tzone", "is_null", None)], "or")
     left = [row for row in rows if row["alt"] >= 100 and row["tzone"] is not None]
@@ -196,5 +224,7 @@ def test_columnar_is_smaller_than_the_text(backend_name: str) -> None:
     for name, at_most in (("weather", 0.55), ("birdstrikes", 0.45)):
         with SnapDB(":memory:", schema_of(name), storage_type="columnar") as db:
             db.batch_insert(rows_of(name))
-            size = (resources.files("snapdb") / "data" / "weather.csv" if name == "weather" else DATA / f"{name}.csv").read_bytes()
+            size = (
+                resources.files("snapdb") / "data" / "weather.csv" if name == "weather" else DATA / f"{name}.csv"
+            ).read_bytes()
             assert db.memory_usage() < len(size) * at_most

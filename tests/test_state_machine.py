@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from model import Model, bits, order
 
 from snapdb import ColumnDef, Schema, SnapDB, errors
@@ -39,14 +46,25 @@ shorts = st.one_of(st.sampled_from(["", "a", "ab", "abcdef", "a\0"]), st.text("a
 flags = st.sampled_from([None, True, False])
 mails = st.one_of(st.none(), st.integers(0, 200).map(lambda i: f"m{i}"))
 values = {
-    "n": numbers, "u": st.integers(0, 255), "f": floats, "g": singles, "s": texts, "b": shorts, "flag": flags, "mail": mails,
+    "n": numbers, "u": st.integers(0, 255), "f": floats, "g": singles, "s": texts, "b": shorts, "flag": flags,
+    "mail": mails,
 }  # fmt: skip
 rows = st.fixed_dictionaries({"key": keys, **values})
 changes = st.fixed_dictionaries({}, optional={"key": keys, **values})
 
 real = st.one_of(st.integers(-10, 10), st.integers(-(2**70), 2**70), st.floats(), st.just(0.5), st.none())
 text = st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["", "a", "ab", b"ab", b"\xff"]))
-CONSTANTS: dict[str, Any] = {"key": real, "n": real, "u": real, "f": real, "g": real, "s": text, "b": text, "flag": real, "mail": text}
+CONSTANTS: dict[str, Any] = {
+    "key": real,
+    "n": real,
+    "u": real,
+    "f": real,
+    "g": real,
+    "s": text,
+    "b": text,
+    "flag": real,
+    "mail": text,
+}
 
 
 @st.composite
@@ -74,7 +92,8 @@ def first_rows(count: int, seed: int) -> list[dict[str, Any]]:
     draw = random.Random(seed)
     return [
         {
-            "key": i - count + 20, "n": draw.choice((None, draw.randrange(-5, 6), 1000 + i)), "u": draw.randrange(0, 256, 5),
+            "key": i - count + 20, "n": draw.choice((None, draw.randrange(-5, 6), 1000 + i)),
+            "u": draw.randrange(0, 256, 5),
             "f": draw.choice((None, 0.0, -0.0, 1.5, draw.random(), math.nan)), "g": draw.choice((None, 0.5, -2.0)),
             "s": draw.choice((None, "", "a", "ab", "zz")), "b": draw.choice(("", "ab", "abcdef")),
             "flag": draw.choice((None, True, False)), "mail": None if i % 5 else f"first{i}",
@@ -90,7 +109,9 @@ class Tables(RuleBasedStateMachine):
     backend = "python"
 
     @initialize(
-        hints=st.sampled_from([{}, {"dict_columns": ["s", "u"]}, {"delta_columns": ["key"], "for_columns": ["n", "u"]}]),
+        hints=st.sampled_from(
+            [{}, {"dict_columns": ["s", "u"]}, {"delta_columns": ["key"], "for_columns": ["n", "u"]}]
+        ),
         count=st.sampled_from([1100, 12, 0, 2050]), seed=st.integers(0, 99),
     )  # fmt: skip
     def start(self, hints: dict[str, Any], count: int, seed: int) -> None:
@@ -167,7 +188,10 @@ class Tables(RuleBasedStateMachine):
     def delete_where(self, where: Any, combine: str) -> None:
         assert self.db.delete_where(where, combine) == self.model.delete_where(where, combine)
 
-    @rule(where=wheres, change=st.fixed_dictionaries({}, optional={name: values[name] for name in values if name != "mail"}))
+    @rule(
+        where=wheres,
+        change=st.fixed_dictionaries({}, optional={name: values[name] for name in values if name != "mail"}),
+    )
     def batch_update(self, where: Any, change: dict[str, Any]) -> None:
         assert self.db.batch_update(where, change) == self.model.batch_update(where, change)
 
@@ -176,7 +200,10 @@ class Tables(RuleBasedStateMachine):
         assert self.db.batch_update(where, halve) == self.model.batch_update(where, halve)
 
     @precondition(lambda self: self.model.rows)
-    @rule(where=wheres, bad=st.sampled_from([{"u": 256}, {"n": 2**63}, {"f": "1"}, {"s": 5}, {"b": "1234567"}, {"u": None}, {"x": 1}]))
+    @rule(
+        where=wheres,
+        bad=st.sampled_from([{"u": 256}, {"n": 2**63}, {"f": "1"}, {"s": 5}, {"b": "1234567"}, {"u": None}, {"x": 1}]),
+    )
     def refused(self, where: Any, bad: dict[str, Any]) -> None:
         good = next(iter(self.model.rows.values()))
         for write in (
@@ -194,7 +221,12 @@ class Tables(RuleBasedStateMachine):
         self.model.compact()
 
     # -- reads -------------------------------------------------------------
-    @rule(where=wheres, combine=combines, limit=st.sampled_from([None, 0, 1, 3, 100]), offset=st.sampled_from([0, 0, 2, 50]))
+    @rule(
+        where=wheres,
+        combine=combines,
+        limit=st.sampled_from([None, 0, 1, 3, 100]),
+        offset=st.sampled_from([0, 0, 2, 50]),
+    )
     def select(self, where: Any, combine: str, limit: Any, offset: int) -> None:
         got = self.db.select_where(where, ["s", "key", "f"], limit, offset, combine)
         assert same(got, self.model.select(where, ["s", "key", "f"], limit, offset, combine))
@@ -207,7 +239,8 @@ class Tables(RuleBasedStateMachine):
         assert bits(self.db.aggregate(column, agg, where)) == bits(self.model.aggregate(column, agg, where))
 
     @rule(
-        where=wheres, group=st.sampled_from(["u", "f", "s", "flag", ["flag", "b"], ["g"]]), column=st.sampled_from(["n", "f", "g", "u"]),
+        where=wheres, group=st.sampled_from(["u", "f", "s", "flag", ["flag", "b"], ["g"]]),
+        column=st.sampled_from(["n", "f", "g", "u"]),
         agg=st.sampled_from(["sum", "min", "max", "avg", "count"]),
     )  # fmt: skip
     def group_by(self, where: Any, group: Any, column: str, agg: str) -> None:
@@ -283,7 +316,10 @@ def make_rows(count: int, seed: int, kind: int) -> list[dict[str, Any]]:
     if kind == 0:  # sequences, constants, few texts
         return [{"id": seed + i, "n": 5, "f": 1.25, "t": ("red", "green", None)[i % 3]} for i in range(count)]
     if kind == 1:  # narrow integers, decimals, texts
-        return [{"id": i * 3, "n": draw.randrange(100), "f": draw.randrange(1000) / 10, "t": f"t{draw.randrange(500)}"} for i in range(count)]
+        return [
+            {"id": i * 3, "n": draw.randrange(100), "f": draw.randrange(1000) / 10, "t": f"t{draw.randrange(500)}"}
+            for i in range(count)
+        ]
     return [  # noise
         {
             "id": draw.randrange(-(2**62), 2**62), "n": draw.choice((None, draw.randrange(-(2**31), 2**31))),
@@ -340,7 +376,9 @@ class LargeTables(RuleBasedStateMachine):
     @rule(low=st.integers(-50, 100), span=st.sampled_from([1, 20, 10**9]))
     def update_where(self, low: int, span: int) -> None:
         where = [("n", "between", (low, low + span))]
-        assert self.db.batch_update(where, {"n": low, "t": "updated"}) == self.model.batch_update(where, {"n": low, "t": "updated"})
+        assert self.db.batch_update(where, {"n": low, "t": "updated"}) == self.model.batch_update(
+            where, {"n": low, "t": "updated"}
+        )
 
     @rule(start=st.sampled_from([0, 1000, 65_000]), length=st.sampled_from([1, 1024, 66_000]))
     def delete_range(self, start: int, length: int) -> None:
@@ -361,7 +399,12 @@ class LargeTables(RuleBasedStateMachine):
 
     @rule(value=st.integers(-3, 110), seed=st.integers(0, 9))
     def read(self, value: int, seed: int) -> None:
-        for where in ([("n", "gte", value), ("t", "ne", "green")], [("f", "lt", value / 10)], [("id", "between", (seed, seed + 5000))], [("t", "in", ["red", "t7"])]):
+        for where in (
+            [("n", "gte", value), ("t", "ne", "green")],
+            [("f", "lt", value / 10)],
+            [("id", "between", (seed, seed + 5000))],
+            [("t", "in", ["red", "t7"])],
+        ):
             assert self.db.count_where(where) == len(self.model.ids(where))
         assert bits(self.db.aggregate("f", "sum")) == bits(self.model.aggregate("f", "sum"))
         where = [("n", "lt", value)]
@@ -390,7 +433,9 @@ EXAMPLES = {"c": (60, 30), "numpy": (20, 8), "python": (20, 8)}
 @pytest.mark.slow
 def test_tables(engine: str, backend_name: str) -> None:
     machine = type("Tables", (Tables,), {"engine": engine, "backend": backend_name})
-    run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES[backend_name][0], stateful_step_count=40))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=EXAMPLES[backend_name][0], stateful_step_count=40)
+    )
 
 
 @pytest.mark.slow

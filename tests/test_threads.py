@@ -14,7 +14,15 @@ from conftest import MakeDb
 from snapdb import ColumnDef, Schema, SnapDB
 
 THREADS = 8
-SCHEMA = Schema([ColumnDef("owner", "u8"), ColumnDef("a", "i64"), ColumnDef("b", "i64"), ColumnDef("t", "str"), ColumnDef("f", "f64", not_null=False)])
+SCHEMA = Schema(
+    [
+        ColumnDef("owner", "u8"),
+        ColumnDef("a", "i64"),
+        ColumnDef("b", "i64"),
+        ColumnDef("t", "str"),
+        ColumnDef("f", "f64", not_null=False),
+    ]
+)
 KEYED = Schema([ColumnDef("id", "i64", primary_key=True), ColumnDef("n", "i64")])
 
 
@@ -100,19 +108,22 @@ def test_mixed_work(make_db: MakeDb, backend_name: str) -> None:
     assert db.aggregate("a") == sum(sum(mine.values()) for mine in left)
 
 
-@pytest.mark.smoke
 def test_inserts_only(make_db: MakeDb, backend_name: str) -> None:
     db = make_db(SCHEMA)
     count = ROUNDS[backend_name] * 2  # across the fold of a tail at 8,192 rows where it is compiled
     ids: list[list[int]] = [[] for _ in range(THREADS)]
-    together(*(lambda owner=owner: ids[owner].extend(db.insert(make_row(owner, i)) for i in range(count)) for owner in range(THREADS)))
+    together(
+        *(
+            lambda owner=owner: ids[owner].extend(db.insert(make_row(owner, i)) for i in range(count))
+            for owner in range(THREADS)
+        )
+    )
     assert sorted(idx for mine in ids for idx in mine) == list(range(THREADS * count))
     for owner, mine in enumerate(ids):
         assert mine == sorted(mine)
         assert [db.get(idx) for idx in mine[::50]] == [make_row(owner, i) for i in range(0, count, 50)]
 
 
-@pytest.mark.smoke
 def test_no_torn_rows(make_db: MakeDb, backend_name: str) -> None:
     db = make_db(SCHEMA)
     db.batch_insert(make_row(0, 0) for _ in range(3000))
@@ -137,7 +148,9 @@ def test_no_torn_rows(make_db: MakeDb, backend_name: str) -> None:
             for _, row in zip(range(200), (row for _, row in db)):
                 check_row(row)
 
-    together(*(lambda seed=seed: write(seed) for seed in range(3)), *(lambda seed=seed: read(seed) for seed in range(5)))
+    together(
+        *(lambda seed=seed: write(seed) for seed in range(3)), *(lambda seed=seed: read(seed) for seed in range(5))
+    )
     for _, row in db:
         check_row(row)
 
@@ -243,7 +256,9 @@ def test_unique_keys_are_given_once(make_db: MakeDb, backend_name: str) -> None:
 
 def test_upserts_count_exactly(make_db: MakeDb, backend_name: str) -> None:
     db = make_db(KEYED)
-    together(*(lambda: [db.upsert({"id": i % 10, "n": i}) for i in range(ROUNDS[backend_name] // 3)] for _ in range(THREADS)))
+    together(
+        *(lambda: [db.upsert({"id": i % 10, "n": i}) for i in range(ROUNDS[backend_name] // 3)] for _ in range(THREADS))
+    )
     assert sorted(db.select_column("id")) == list(range(10))
 
 
