@@ -451,8 +451,7 @@ class Column:
 
 def export_numpy(column: Column, zero_copy: bool, deleted: Optional[list[Any]] = None, changes: int = 0) -> Any:
     """``Column.to_numpy``, with a table's deleted rows as nulls."""
-    import numpy as np
-
+    np = numpy()
     gone = any(dead is not None for dead in deleted or ())
     if column.type.is_varlen or gone or column.count_valid() < len(column):
         values = column.tolist()
@@ -470,6 +469,15 @@ def export_numpy(column: Column, zero_copy: bool, deleted: Optional[list[Any]] =
     if column.type.code == DATE:
         return array_view.astype("M8[D]")  # NumPy has no 32-bit dates
     return array_view if zero_copy and column.hint is None else array_view.copy()
+
+
+def numpy() -> Any:
+    """The NumPy module; ImportError with what to do where it is missing."""
+    try:
+        import numpy as module
+    except ImportError as error:
+        raise ImportError("to_numpy() needs NumPy, which is not installed: pip install numpy") from error
+    return module
 
 
 def numpy_dtype(code: int) -> str:

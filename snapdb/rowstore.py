@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import _ext
 from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
-from .column import numpy_dtype
+from .column import numpy, numpy_dtype
 from .errors import SchemaError
 from .scan import Page, View, live_buffers, pick
 from .step import Call, calls, run
@@ -247,9 +247,8 @@ class RowTable(Table):
         return flat
 
     def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
-        import numpy as np
-
         column = self.schema.column(column_name)
+        np = numpy()
         if not column.type.is_varlen:
             flat, nulls = self._flat(column_name)
             if not nulls:

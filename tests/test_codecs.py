@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 import struct
@@ -10,6 +9,7 @@ from array import array
 from typing import Any, Optional
 
 import pytest
+from chunk_columns import CODES, DAYS, INF, NAN, NONE, N, columns, every_case, filled, forms, sealed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,25 +17,7 @@ from snapdb import _ext
 from snapdb._ext import _common as c
 from snapdb._ext._common import mask_bytes
 
-N = 1024
-NAN, INF = float("nan"), float("inf")
-NONE = 0xFFFFFFFF
-ODD_NAN = struct.unpack("<d", struct.pack("<Q", 0xFFF8000000000123))[0]
-
-
 # -- slow readings of the definitions ---------------------------------------------
-
-
-def filled(kernels: _ext.Backend, code: int, values: list[Any]) -> Any:
-    buffer = kernels.values.ColumnBuffer(code)
-    for value in values:
-        buffer.append(value)
-    return buffer
-
-
-def sealed(kernels: _ext.Backend, code: int, values: list[Any], prefer: int = 0) -> tuple[Any, c.Zone]:
-    chunk, zone = kernels.codecs.encode(filled(kernels, code, values), 0, len(values), prefer)
-    return chunk, zone
 
 
 def mask_of(rows: Any, size: int) -> bytearray:
@@ -131,135 +113,6 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
     return bool(bits_of(a) == bits_of(b))
-
-
-# -- columns that together reach every codec with every dtype -----------------------
-
-
-def f32(value: float) -> float:
-    return array("f", [value])[0]
-
-
-def nulled(values: list[Any], every: int) -> list[Any]:
-    return [None if row % every == every - 1 else value for row, value in enumerate(values)]
-
-
-def int_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
-    low, high = c.LIMITS[code]
-    small = [chance.randint(0, min(high, 9)) for _ in range(2 * N)]
-    wide = [chance.randint(low, high) for _ in range(2 * N)]
-    wide[3], wide[700] = low, high
-    few = [chance.choice([low, high, 0, high // 3, low // 5]) for _ in range(2 * N)]
-    step = (high - low) // (2 * N) or 0
-    found = {
-        "small": small,
-        "wide": wide,
-        "few": few,
-        "mid": [value // 3 for value in wide],
-        "const": [high] * N,
-        "const0": [0] * N,
-        "null": [None] * N,
-        "small null": nulled(small, 3),
-        "wide null": nulled(wide, 7),
-        "few null": nulled(few, 5),
-        "const null": nulled([low] * N, 2),
-    }
-    if step:
-        found["up"] = [low + i * step for i in range(2 * N)]
-        found["down"] = [high - i * step for i in range(2 * N)]
-        found["up but one"] = found["up"][:-1] + [high]
-    return found
-
-
-def float_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
-    cut = f32 if code == c.F32 else float
-    plain = [cut(chance.uniform(-50, 50)) for _ in range(2 * N)]
-    few = [cut(chance.choice([1.5, -2.25, 0.1, 1e10, -0.0, 0.0])) for _ in range(2 * N)]
-    wild = [chance.choice([NAN, INF, -INF, 0.0, -0.0, 5e-324, cut(1.5), cut(-1e30)]) for _ in range(2 * N)]
-    wild = [cut(value) for value in wild]
-    return {
-        "plain": plain,
-        "few": few,
-        "wild": wild,
-        "wild plain": plain[:N] + wild[:N],
-        "const": [cut(0.1)] * N,
-        "zero": [0.0] * N,
-        "negative zero": [-0.0] * N,
-        "zeros": [0.0, -0.0] * (N // 2),
-        "nan": [NAN] * N,
-        "inf": [INF] * N,
-        "nan and one": [NAN] * (N - 1) + [cut(2.5)],
-        "many": [cut(chance.choice(range(300)) / 7) for _ in range(2 * N)],
-        "null": [None] * N,
-        "plain null": nulled(plain, 3),
-        "few null": nulled(few, 4),
-        "wild null": nulled(wild, 5),
-        "negative zero null": nulled([-0.0] * N, 2),
-        "many null": nulled([cut(chance.choice(range(300)) / 7) for _ in range(2 * N)], 9),
-    }
-
-
-def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
-    few = [chance.choice([b"active", b"", b"idle", "é€".encode(), b"z" * 40]) for _ in range(2 * N)]
-    unique = [b"%06d" % chance.randrange(10**6) + b"x" * (i % 5) for i in range(2 * N)]
-    many = [b"value %d" % chance.randrange(400) for _ in range(2 * N)]
-    found = {
-        "few": few,
-        "unique": unique,
-        "many": many,
-        "const": [b"same"] * N,
-        "empty": [b""] * N,
-        "null": [None] * N,
-        "few null": nulled(few, 3),
-        "unique null": nulled(unique, 4),
-        "many null": nulled(many, 6),
-        "empty null": nulled([b""] * N, 3),
-        "top": [b"\xff" * 40 + b"%d" % (i % 700) for i in range(N)],
-    }
-    return found
-
-
-@functools.lru_cache(None)
-def columns(code: int) -> dict[str, list[Any]]:
-    chance = random.Random(code)
-    if code in c.VARLEN:
-        return text_columns(code, chance)
-    if code in c.FLOATS:
-        return float_columns(code, chance)
-    if code == c.BOOL:
-        mixed = [chance.randint(0, 1) for _ in range(2 * N)]
-        return {
-            "mixed": mixed, "true": [1] * N, "false": [0] * N, "null": [None] * N,
-            "mixed null": nulled(mixed, 3), "true null": nulled([1] * N, 2), "one": [0] * (N - 1) + [1],
-        }  # fmt: skip
-    if code in (c.DATE, c.DATETIME):  # what datetime can show
-        day = 1 if code == c.DATE else 86_400_000_000
-        few = [chance.randrange(5) * 3000 * day for _ in range(2 * N)]
-        wide = [chance.randrange(-700_000, 2_900_000) * day for _ in range(2 * N)]
-        return {
-            "few": few, "wide": wide, "up": [i * day for i in range(N)], "const": [-day] * N, "null": [None] * N,
-            "few null": nulled(few, 3), "wide null": nulled(wide, 5), "small": [day + i % 9 for i in range(N)],
-        }  # fmt: skip
-    return int_columns(code, chance)
-
-
-CODES = sorted(c.WIDTHS.keys() | c.VARLEN)
-CASES = [(code, name) for code in CODES for name in columns(code)]
-NAMES = [f"{code}-{name}" for code, name in CASES]
-every_case = pytest.mark.parametrize(("code", "name"), CASES, ids=NAMES)
-
-
-def forms(kernels: _ext.Backend, code: int, values: list[Any]) -> list[Any]:
-    """A column as this backend's chunks: sealed as chosen, sealed with hints, and as a raw view."""
-    buffer = filled(kernels, code, values)
-    made = [kernels.codecs.Chunk.view(buffer)]
-    seen = set()
-    for prefer in (0, c.DICT, c.FOR):
-        chunk = kernels.codecs.encode(buffer, 0, len(values), prefer)[0]
-        if chunk.codec not in seen:
-            seen.add(chunk.codec)
-            made.append(chunk)
-    return made
 
 
 # -- bytes ----------------------------------------------------------------------------
@@ -579,7 +432,7 @@ def test_any_column(data: Any) -> None:
         kernels = _ext.backend(backend)
         answer = []
         for chunk in forms(kernels, code, values)[:2]:
-            if code not in _DAYS:
+            if code not in DAYS:
                 assert same(chunk.take(), [c.logical(code, value) for value in values])
             assert rows_in(chunk.select(low, high)) == wanted
             assert chunk.count(mask) == len(chosen.intersection(present))
@@ -593,9 +446,6 @@ def test_any_column(data: Any) -> None:
                 answer.append(bytes(chunk.data))
         answers.append(answer)
     assert all(answer == answers[0] for answer in answers)
-
-
-_DAYS = frozenset((c.DATE, c.DATETIME))  # not every stored integer can be shown
 
 
 # -- aggregates and groups ----------------------------------------------------------------
@@ -697,115 +547,3 @@ def test_large_sums_are_exact(kernels: _ext.Backend) -> None:
             assert chunk.sum() == sum(values)
             codes = array("I", [row % 3 for row in range(4 * N)])
             assert chunk.group_sum(codes, 3) == [sum(values[group::3]) for group in range(3)]
-
-
-# -- bytes that are not trusted --------------------------------------------------------------
-
-
-def touch(chunk: Any) -> None:
-    """Ask a chunk for everything."""
-    chunk.decode()
-    chunk.valid()
-    chunk.count()
-    chunk.bounds()
-    chunk.group()
-    chunk.nbytes  # noqa: B018
-    low: Any = b"a" if chunk.code in c.VARLEN else 0.5 if chunk.code in c.FLOATS else 1
-    chunk.select(low, None)
-    chunk.select(None, low)
-    chunk.select_in([low, low + low])
-    if chunk.code not in c.VARLEN:
-        chunk.sum()
-    for row in (0, chunk.rows - 1):
-        chunk.physical(row)
-        if chunk.code not in _DAYS:
-            chunk.fetch(row)
-
-
-HOSTILE = [
-    (c.I64, "small null"), (c.I64, "up"), (c.U64, "few"), (c.I16, "wide"), (c.F64, "plain null"), (c.F32, "few null"),
-    (c.STR, "few null"), (c.STR, "unique"), (c.BYTES, "const"), (c.BOOL, "mixed null"), (c.DATE, "const"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("code", "name"), HOSTILE)
-def test_hostile_headers(kernels: _ext.Backend, code: int, name: str) -> None:
-    whole = bytes(sealed(kernels, code, columns(code)[name][:N])[0].data)
-    chance = random.Random(9)
-    for place in range(128):
-        for value in {whole[place] ^ (1 << chance.randrange(8)), whole[place] ^ 0xFF, 0, 0x7F}:
-            hostile = bytearray(whole)
-            hostile[place] = value
-            try:
-                chunk = kernels.codecs.Chunk(bytes(hostile))
-            except ValueError:
-                continue
-            touch(chunk)
-            if place >= 72:
-                assert hostile == whole
-
-
-@pytest.mark.parametrize(("code", "name"), HOSTILE)
-def test_truncated_chunks_are_refused(kernels: _ext.Backend, code: int, name: str) -> None:
-    whole = bytes(sealed(kernels, code, columns(code)[name][:N])[0].data)
-    for size in {0, 1, 16, 71, 127, 128, 192, len(whole) // 2, len(whole) - 64, len(whole) - 1}:
-        if size < len(whole):
-            with pytest.raises(ValueError):
-                kernels.codecs.Chunk(whole[:size])
-    with pytest.raises(ValueError):
-        kernels.codecs.Chunk(whole + bytes(64))
-
-
-def test_hostile_sections(kernels: _ext.Backend) -> None:
-    def put(whole: bytes, at: int, value: bytes) -> bytes:
-        return whole[:at] + value + whole[at + len(value) :]
-
-    refused = []
-    unique = bytes(sealed(kernels, c.STR, columns(c.STR)["unique"][:N])[0].data)
-    refused.append(put(unique, 128 + 4 * 10, struct.pack("<I", 2**31)))  # an offset past the heap
-    refused.append(put(unique, 128 + 4 * 10, struct.pack("<I", 0)))  # offsets that fall
-    refused.append(put(unique, 128, struct.pack("<I", 1)))  # offsets that do not start at 0
-    words = bytes(sealed(kernels, c.STR, [b"a", b"b", b"d"] * 341 + [b"a"])[0].data)
-    codes = struct.unpack_from("<Q", words, 40)[0]
-    heap = struct.unpack_from("<Q", words, 56)[0]
-    refused.append(put(words, codes, b"\xff" * 16))  # code 3 of 3 values
-    refused.append(put(words, heap, b"cb"))  # not sorted
-    refused.append(put(words, heap, b"bb"))  # not distinct
-    floats = bytes(sealed(kernels, c.F64, [-1.0, 2.0] * 512)[0].data)
-    heap = struct.unpack_from("<Q", floats, 56)[0]
-    refused.append(put(floats, heap, struct.pack("<dd", 2.0, -1.0)))
-    nulls = bytes(sealed(kernels, c.I64, columns(c.I64)["wide null"][:N])[0].data)
-    refused.append(put(nulls, 128, bytes([nulls[128] ^ 1])))  # one null more than counted
-    line = bytes(sealed(kernels, c.I32, list(range(N)))[0].data)
-    refused.append(put(line, 24, struct.pack("<q", 2**31)))  # a sequence that leaves its type
-    for hostile in refused:
-        with pytest.raises(ValueError):
-            kernels.codecs.Chunk(hostile)
-
-
-def test_random_bodies_never_crash(kernels: _ext.Backend) -> None:
-    chance = random.Random(11)
-    for code, name in HOSTILE:
-        whole = bytes(sealed(kernels, code, columns(code)[name][:N])[0].data)
-        for _ in range(6):
-            hostile = bytearray(whole)
-            for _ in range(chance.choice([1, 8, 100])):
-                hostile[chance.randrange(len(whole))] = chance.randrange(256)
-            try:
-                chunk = kernels.codecs.Chunk(bytes(hostile))
-            except ValueError:
-                continue
-            touch(chunk)
-
-
-def test_what_is_not_a_chunk(kernels: _ext.Backend) -> None:
-    for data in (b"", bytes(128), bytes(4096), b"\xff" * 256):
-        with pytest.raises(ValueError):
-            kernels.codecs.Chunk(data)
-    chunk, _ = sealed(kernels, c.I64, list(range(N)))
-    view = kernels.codecs.Chunk.view(filled(kernels, c.I64, [1]))
-    with pytest.raises(ValueError):
-        chunk.parts()
-    with pytest.raises(ValueError):
-        view.data  # noqa: B018
-    assert kernels.codecs.Chunk(memoryview(bytearray(chunk.data))).take() == list(range(N))

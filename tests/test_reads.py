@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.util
 import math
+import sys
 from array import array
 from typing import Any
 
@@ -417,6 +418,14 @@ def test_to_numpy(filled: tuple[SnapDB, Model]) -> None:
     whole[:] = 0
     assert db.select_column("id") == [row["id"] for _, row in model.items()]
     assert db.to_numpy("at").tolist() == [row["at"].replace(tzinfo=None) for _, row in model.items()]
+
+
+def test_to_numpy_without_numpy(plain: SnapDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(ImportError, match="pip install numpy"):
+        plain.to_numpy("k")
+    with pytest.raises(errors.UnknownColumnError):
+        plain.to_numpy("kk")
 
 
 def test_zero_copy_leaves_the_database_writable(plain: SnapDB) -> None:

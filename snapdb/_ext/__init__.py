@@ -1,8 +1,8 @@
 """Chooses the kernels: compiled, NumPy or pure Python. All of one kind, never a mix.
 
-``BACKEND`` is the kind chosen at import, ``REASON`` says why. ``backend(name)`` gives any of them as a namespace with the
-modules ``values codecs mask slab tail wal``. ``SNAPDB_BACKEND=c|numpy|python`` forces one; ``SNAPDB_NO_EXTENSIONS=1`` leaves the
-compiled one out; ``SNAPDB_REQUIRE_EXTENSIONS=1`` makes its absence an error.
+``BACKEND`` is the kind chosen at import, ``REASON`` says why. ``backend(name)`` gives any of them as a namespace with
+the modules ``values codecs mask slab tail wal``. ``SNAPDB_BACKEND=c|numpy|python`` forces one;
+``SNAPDB_NO_EXTENSIONS=1`` leaves the compiled one out; ``SNAPDB_REQUIRE_EXTENSIONS=1`` makes its absence an error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Constants and small conversions that every kernel, compiled or pure, shares.
 
-This module is the one place below the kernels: it imports nothing of SnapDB. The numbers here are part of the file format (``docs/format.md``).
+This module is the one place below the kernels: it imports nothing of SnapDB. The numbers here are part of the file
+format (``docs/format.md``).
 """
 
 from __future__ import annotations
