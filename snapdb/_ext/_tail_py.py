@@ -30,8 +30,8 @@ class RowPort:
     """
 
     __slots__ = (
-        "_codec", "_codes", "_deleted", "_lock", "_names", "_on_full", "_overlays", "_parts", "_readers", "_slow", "limit",
-        "paused", "rows",
+        "_codec", "_codes", "_deleted", "_lock", "_names", "_on_full", "_overlays", "_parts", "_readers", "_slow",
+        "limit", "paused", "rows",
     )  # fmt: skip
 
     def __init__(
