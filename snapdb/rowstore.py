@@ -99,6 +99,7 @@ class RowTable(Table):
                 "give a larger page_size or declare long text as 'str'"
             )
         self.page_size = page_size
+        self._flats: dict[str, tuple[int, memoryview, int]] = {}  # column -> (writes then, buffer, nulls)
         self.slabs = self._new_slabs()
         self._bind()
 
@@ -223,7 +224,7 @@ class RowTable(Table):
         return count
 
     def memory_usage(self) -> int:
-        return int(self.slabs.nbytes)
+        return int(self.slabs.nbytes) + sum(flat.nbytes for _, flat, _ in self._fresh_flats().values())
 
     def column_stats(self) -> dict[str, dict[str, Any]]:
         """Per column: its width in the row, in bytes of all live rows and bits per value; heap values are
@@ -241,10 +242,7 @@ class RowTable(Table):
         column = self.schema.column(column_name)
         if column.type.is_varlen:
             raise TypeError(f"column {column_name!r} is {column.dtype}: it has no contiguous buffer, use to_numpy()")
-        out, _ = self._flat(column_name)
-        view: Any = memoryview(bytes(out)).cast("?") if column.type.code == BOOL else memoryview(out).toreadonly()
-        flat: memoryview = view
-        return flat
+        return self._flat(column_name)[0]
 
     def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
         column = self.schema.column(column_name)
@@ -252,7 +250,7 @@ class RowTable(Table):
         if not column.type.is_varlen:
             flat, nulls = self._flat(column_name)
             if not nulls:
-                shared = np.frombuffer(memoryview(flat).toreadonly(), dtype=numpy_dtype(column.type.code))
+                shared = np.frombuffer(flat, dtype=numpy_dtype(column.type.code))
                 if column.type.code == DATE:
                     return shared.astype("M8[D]")  # NumPy has no 32-bit dates
                 return shared if zero_copy else shared.copy()
@@ -261,10 +259,24 @@ class RowTable(Table):
         objects[:] = values
         return objects
 
-    def _flat(self, column_name: str) -> tuple[Any, int]:
-        """Every position of one fixed-width column as an array (null and dead rows 0, floats NaN), and how many
-        are null.
+    def _flat(self, column_name: str) -> tuple[memoryview, int]:
+        """Every position of one fixed-width column as a read-only buffer (null and dead rows 0, floats NaN), and how
+        many are null. Decoded once and kept until the next write.
         """
+        writes = self.slabs.writes  # before the view: a write in between makes the copy look stale, not fresh
+        kept = self._fresh_flats().get(column_name)
+        if kept is None:
+            kept = (writes, *self._decoded(column_name))
+            self._flats[column_name] = kept
+        return kept[1], kept[2]
+
+    def _fresh_flats(self) -> dict[str, tuple[int, memoryview, int]]:
+        """The kept buffers that no write has made stale; the others are dropped."""
+        writes = self.slabs.writes
+        self._flats = {name: kept for name, kept in self._flats.items() if kept[0] == writes}
+        return self._flats
+
+    def _decoded(self, column_name: str) -> tuple[memoryview, int]:
         j = self.schema.index(column_name)
         dtype = self.schema.columns[j].type
         out = array(TYPECODES[dtype.code])
@@ -279,7 +291,8 @@ class RowTable(Table):
                         if buffer.physical(row) is None:
                             part[row] = float("nan")
                 out.extend(part)
-        return out, nulls
+        flat: Any = memoryview(bytes(out)).cast("?") if dtype.code == BOOL else memoryview(out).toreadonly()
+        return flat, nulls
 
     def _positional(self, column_name: str) -> list[Any]:
         j = self.schema.index(column_name)

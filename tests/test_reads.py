@@ -464,3 +464,19 @@ def test_memory_comes_back(make_db: MakeDb, engine: str) -> None:
     db.delete_where([("k", "gte", 0)])
     db.compact()
     assert db.memory_usage() < full / 2
+
+
+def test_column_buffer_is_decoded_once_until_the_next_write(make_db: MakeDb) -> None:
+    db = make_db(PLAIN)
+    db.batch_insert({"k": i} for i in range(3000))
+    small = db.memory_usage()
+    held = db.column_buffer("k")
+    assert db.column_buffer("k") is held or db.column_buffer("k").obj is held.obj
+    assert db.memory_usage() >= small + held.nbytes
+    db.update(5, {"k": -1})
+    assert db.memory_usage() < small + held.nbytes
+    assert (held[5], db.column_buffer("k")[5]) == (5, -1)
+    db.delete(7)
+    assert db.column_buffer("k")[7] == 0
+    db.insert({"k": 9})
+    assert (len(db.column_buffer("k")), db.column_buffer("k")[3000]) == (3001, 9)

@@ -20,6 +20,7 @@ class SlabTable:
     live: int
     paused: bool
     slab_rows: int
+    writes: int  # grows with every write, to tell whether something read earlier is still true
     def __init__(
         self,
         codec: RowCodec,

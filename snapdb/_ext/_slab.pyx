@@ -67,6 +67,7 @@ cdef class SlabTable:
     cdef readonly Py_ssize_t rows  # positions given out
     cdef readonly Py_ssize_t live
     cdef readonly Py_ssize_t slab_rows
+    cdef readonly Py_ssize_t writes  # grows with every write, to tell whether something read earlier is still true
     cdef public bint paused
     cdef RowCodec codec
     cdef Layout layout
@@ -133,6 +134,8 @@ cdef class SlabTable:
             raise ValueError("take_over needs another table of the same layout")
         self.pins, self.slabs = other.pins, other.slabs
         self.rows, self.live = other.rows, other.live
+        self.writes += 1
+        other.writes += 1
         other.pins = Pins.__new__(Pins)
         other.slabs = Directory.__new__(Directory)
         other.rows = other.live = 0
@@ -266,6 +269,7 @@ cdef class SlabTable:
             self.publish(number, slab)
         slab.write_row(layout, position - number * self.slab_rows, cells)
         self.live += 1
+        self.writes += 1
         return 0
 
     cdef object add_row(self, object row, bint polite):
@@ -341,6 +345,7 @@ cdef class SlabTable:
             fill_slab(self.layout, slab, (first + low) - number * size, sources, low, high - low)
             self.publish(number, slab)
         self.rows = first + count
+        self.writes += 1
         self.live += count
         return idx
 
@@ -469,6 +474,7 @@ cdef class SlabTable:
         slab = self.writable(position // self.slab_rows, slab)
         slab.reserve(need)
         before = slab.heap_bytes(layout, at)
+        self.writes += 1
         for j in range(layout.count):
             if given[j]:
                 slab.write(layout, at, j, &cells[j])
@@ -486,11 +492,13 @@ cdef class SlabTable:
         if slab.live == 1 and (number + 1) * self.slab_rows <= self.rows:  # its last row: nothing to write
             self.give_back(number)
             self.live -= 1
+            self.writes += 1
             return 0
         slab = self.writable(number, slab)
         garbage = slab.heap_bytes(layout, at)
         slab.clear(layout, at)
         self.live -= 1
+        self.writes += 1
         if garbage:
             self.discard(number, slab, garbage)
         return 0
@@ -554,6 +562,7 @@ cdef class SlabTable:
                 slab = self.writable(cut // size, slab)
         self.drop_from(past, end)
         self.rows = cut
+        self.writes += 1
         if slab is not None:
             for at in range(at, size):
                 if test_bit(slab.block + self.layout.live, at):
@@ -589,6 +598,7 @@ cdef class SlabTable:
         if slab is not None and slab.live == 0 and (number + 1) * self.slab_rows <= self.rows + more:
             self.give_back(number)
         self.rows += more
+        self.writes += 1
 
 
 cdef Py_ssize_t sys_size(object value) except -1:

@@ -78,6 +78,7 @@ class SlabTable:
             raise ValueError(f"row_width and page_size must be positive, got {row_width} and {page_size}")
         self.rows = 0  # positions given out
         self.live = 0
+        self.writes = 0  # grows with every write, to tell whether something read earlier is still true
         self.paused = False
         self.slab_rows = max(1, page_size // row_width)
         self._codec = codec
@@ -163,6 +164,8 @@ class SlabTable:
             self._slabs, self._slabs_stamp, self._epoch = other._slabs, other._slabs_stamp, other._epoch
             self._active = other._active
             self.rows, self.live = other.rows, other.live
+            self.writes += 1
+            other.writes += 1
             other._slabs, other._slabs_stamp, other._epoch, other._active = {}, 0, 0, {}
             other.rows = other.live = 0
 
@@ -231,6 +234,7 @@ class SlabTable:
         slab.live += 1
         self._slabs[number] = slab
         self.live += 1
+        self.writes += 1
 
     def _new_slab(self) -> Slab:
         # as old as the directory it goes to: a view of that may cover dead positions of it
@@ -256,6 +260,7 @@ class SlabTable:
             self._slabs.update(fresh)
             self.rows = first + count
             self.live += count
+            self.writes += 1
             return first
 
     def _staged(self, columns: Sequence[ColumnBuffer]) -> int:
@@ -385,6 +390,7 @@ class SlabTable:
 
     def _put(self, idx: int, pairs: Iterable[tuple[int, Any]]) -> None:
         number, at, slab = self._live(idx)
+        self.writes += 1
         layout = self._layout
         old = layout.record.unpack_from(slab.data, at)
         fields = list(old)
@@ -437,6 +443,7 @@ class SlabTable:
         slab.data[at : at + self._stride] = self._layout.dead
         slab.live -= 1
         self.live -= 1
+        self.writes += 1
         if not self._give_back(number) and garbage:
             self._discard(number, slab, garbage)
 
@@ -490,6 +497,7 @@ class SlabTable:
             if at and number in self._slabs:
                 self._clear_from(number, at * self._stride)
             self.rows = rows
+            self.writes += 1
 
     def _clear_from(self, number: int, at: int) -> None:
         slab = self._writable(number)
@@ -511,6 +519,7 @@ class SlabTable:
         with self._lock:
             number = self.rows // self.slab_rows
             self.rows += count
+            self.writes += 1
             self._give_back(number)
 
     # -- copies -------------------------------------------------------------
