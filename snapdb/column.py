@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "export_numpy", "numpy_dtype", "piece_chunks"]
 
-#: updated rows of a segment at which it is sealed anew: 2 %
-RESEAL_UPDATES = SEGMENT * 2 // 100
+#: a segment is sealed anew after updates of one in so many of its rows (2 %), and of no fewer than the second number
+RESEAL_SHARE, RESEAL_LEAST = 50, 64
 _OBJECT_BYTES = 300  # a chunk's or buffer's objects and its slots in lists, measured with tracemalloc
 
 
@@ -83,6 +83,7 @@ class Column:
         self.parts: list[Any] = [(None, self.new_buffer())]
         self.zones: list[Optional[Zone]] = [None]
         self.overlays: dict[int, dict[int, Any]] = {}
+        self._updates: dict[int, int] = {}  # segment -> updates since it was sealed, those of one row counted each time
         self._is_owned = False
         spec = (self.name, self.type.code, self.type.limit, not definition.not_null)
         self._codec = kernels.values.RowCodec([spec], make_coerce([definition]), make_refuse([definition]))
@@ -168,6 +169,7 @@ class Column:
         ]
         if staged.patched:
             found += [partial(self.overlays.pop, k) for k in self.overlays if k >= staged.k]
+            found += [partial(self._updates.pop, k) for k in self._updates if k >= staged.k]
         return found + self._forget_flat()
 
     def _forget_flat(self) -> list[Call]:
@@ -197,16 +199,23 @@ class Column:
             before = self._physical(at - 1) if at else None
             after = self._physical(at + 1) if at + 1 < len(self) else None
             self.hints.changed(value, before, after, at + 1 == len(self))
+        self._updates[k] = self._updates.get(k, 0) + 1
         run(calls(self._forget_flat()))
 
     def wants_reseal(self, k: int) -> bool:
-        """Whether segment k has so many updated rows that it should be sealed anew."""
-        return len(self.overlays.get(k, ())) > RESEAL_UPDATES
+        """Whether segment k had so many updates that it should be sealed anew."""
+        updates = self._updates.get(k, 0)
+        if updates < RESEAL_LEAST:
+            return False
+        sealed, tail = self.parts[k]
+        rows = (0 if sealed is None else sealed.rows) + (0 if tail is None else tail.rows)
+        return bool(updates * RESEAL_SHARE > rows)
 
     def reseal(self, k: int) -> None:
         """Seal the sealed part of segment k anew with its updates; updates of tail rows stay overlaid."""
         sealed, tail = self.parts[k]
         if sealed is None:
+            self._updates[k] = 0
             return
         work = sealed.decode()
         overlay = self.overlays.get(k, {})
@@ -214,12 +223,14 @@ class Column:
         chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
         rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
         changed = assign(self.overlays, k, rest) if rest else partial(self.overlays.pop, k, None)
-        run(calls([assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed]))
+        fresh = assign(self._updates, k, 0)
+        run(calls([assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed, fresh]))
 
     def dropping(self, k: int) -> list[Call]:
         """The calls that give back the space of a segment without a live row, for one step."""
         gone: list[Call] = [assign(self.parts, k, None), assign(self.zones, k, None)]
-        return [*gone, partial(self.overlays.pop, k, None), *self._forget_flat()]
+        forgotten = [partial(self.overlays.pop, k, None), partial(self._updates.pop, k, None)]
+        return [*gone, *forgotten, *self._forget_flat()]
 
     # -- sequence ----------------------------------------------------------
 
