@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from ._ext._common import NAN, logical
-from .errors import AggregateError, UnknownColumnError
+from .errors import AggregateError, UnknownColumnError, ValueTypeError, shorten
 from .scan import Selector, View, selected, submask
 
 if TYPE_CHECKING:
@@ -22,15 +22,30 @@ if TYPE_CHECKING:
 __all__ = ["AGGREGATES", "aggregate", "group_by", "group_plan"]
 
 AGGREGATES = ("sum", "min", "max", "avg", "count")
+# names of other systems, for the hint of an error only
+_ELSEWHERE = {
+    "mean": "avg", "average": "avg", "len": "count", "size": "count", "length": "count", "total": "sum",
+    "minimum": "min", "maximum": "max",
+}  # fmt: skip
 
 
 def check_aggregate(name: str, dtype: DType, agg: Any) -> str:
     """The aggregate's name; AggregateError where it is unknown or has no meaning for the dtype."""
     if agg not in AGGREGATES:
-        raise AggregateError(f"unknown aggregate {agg!r}: use one of {', '.join(AGGREGATES)}")
+        plain = agg.strip().lower() if isinstance(agg, str) else ""
+        near = plain if plain in AGGREGATES else _ELSEWHERE.get(plain)
+        hint = f"did you mean {near!r}?" if near else None
+        raise AggregateError(f"unknown aggregate {shorten(agg)}: use one of {', '.join(AGGREGATES)}", hint=hint)
     if agg in ("sum", "avg") and (dtype.is_varlen or dtype.is_temporal):
         raise AggregateError(f"{agg} of column {name!r} has no meaning: it is {dtype.name}; use min, max or count")
     return str(agg)
+
+
+def column_index(schema: Schema, name: Any, hint: str) -> int:
+    """The column's position; UnknownColumnError, with ``hint`` for the ``*`` of SQL."""
+    if isinstance(name, str) and name == "*" and name not in schema:
+        raise UnknownColumnError("unknown column '*'", column=name, hint=hint)
+    return schema.index(name)
 
 
 def aggregate(view: View, j: int, agg: str, where: Optional[Selector], zone_answers: bool = True) -> Any:
@@ -142,7 +157,7 @@ class GroupPlan:
 def group_plan(schema: Schema, key_column: Any, value_column: Any, agg: Any) -> GroupPlan:
     """Read ``group_by``'s arguments; UnknownColumnError or AggregateError before anything is read."""
     tuple_keys = not isinstance(key_column, str)
-    key_names = list(key_column) if tuple_keys else [key_column]
+    key_names = _listed("key_column", key_column) if tuple_keys else [key_column]
     if not key_names:
         raise UnknownColumnError("group_by needs at least one key column")
     keys = [schema.index(name) for name in key_names]
@@ -150,15 +165,23 @@ def group_plan(schema: Schema, key_column: Any, value_column: Any, agg: Any) -> 
     wanted = _named_values(value_column) if named else [(value_column, agg)]
     values = []
     for name, one in wanted:
-        j = schema.index(name)
+        j = column_index(schema, name, "count a column that is not null")
         values.append((j, check_aggregate(name, schema.columns[j].type, one), f"{name}_{one}"))
     return GroupPlan(keys, values, tuple_keys, named)
+
+
+def _listed(what: str, names: Any) -> list[Any]:
+    try:
+        given = iter(names)
+    except TypeError:
+        raise ValueTypeError(f"group_by: {what} is a name or a list of names, not {type(names).__name__}") from None
+    return list(given)
 
 
 def _named_values(value_column: Mapping[str, Any]) -> list[tuple[str, str]]:
     wanted = []
     for name, aggs in value_column.items():
-        for one in [aggs] if isinstance(aggs, str) else aggs:
+        for one in [aggs] if isinstance(aggs, str) else _listed(f"aggregates of {shorten(name)}", aggs):
             wanted.append((name, one))
     if not wanted:
         raise AggregateError("group_by needs at least one aggregate")

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Optional, TextIO
+from typing import NoReturn, Optional, TextIO
 
 from ._version import __version__
 
@@ -25,6 +25,9 @@ def main(arguments: Optional[Sequence[str]] = None, out: Optional[TextIO] = None
             out.reconfigure(errors="replace")  # a terminal that lacks a sign gets "?", not a traceback
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         code: int = options.run(options, out)
         out.flush()
@@ -37,6 +40,25 @@ def main(arguments: Optional[Sequence[str]] = None, out: Optional[TextIO] = None
     return code
 
 
+def stop(error: ImportError) -> NoReturn:
+    """What to do where importing SnapDB fails: the command line ends in one line and exit code 2; a program that
+    imports SnapDB gets the exception.
+    """
+    if _is_command_line():
+        sys.stderr.write(f"snapdb: {error}\n")
+        raise SystemExit(2) from None
+    raise error
+
+
+def _is_command_line() -> bool:
+    """Whether this process is the ``snapdb`` script or ``python -m snapdb``, seen while the package is imported."""
+    program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
+    if program != "-m":  # so it is called until Python has found the module to run
+        return program in ("snapdb", "snapdb.exe")
+    given = list(getattr(sys, "orig_argv", ()))  # new in Python 3.10
+    return "-m" in given and given[given.index("-m") + 1 :][:1] == ["snapdb"]
+
+
 class UsageError(Exception):
     """Arguments that argparse took but that make no sense."""
 
@@ -44,7 +66,8 @@ class UsageError(Exception):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="snapdb", description="An embedded table store for Python.")
     parser.add_argument("--version", action="version", version=f"snapdb {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_info(commands.add_parser("info", help="version, kernels in use and why, SIMD level, Python"))
     demo = commands.add_parser("demo", help="load real data into both engines and ask it questions")
     demo.set_defaults(run=_demo)
@@ -68,9 +91,12 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+        raise argparse.ArgumentTypeError(f"a positive integer is needed, not {text!r}")
     return value
 
 

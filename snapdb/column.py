@@ -229,7 +229,7 @@ class Column:
     def dropping(self, k: int) -> list[Call]:
         """The calls that give back the space of a segment without a live row, for one step."""
         gone: list[Call] = [assign(self.parts, k, None), assign(self.zones, k, None)]
-        forgotten = [partial(self.overlays.pop, k, None), partial(self._updates.pop, k, None)]
+        forgotten: list[Call] = [partial(self.overlays.pop, k, None), partial(self._updates.pop, k, None)]
         return [*gone, *forgotten, *self._forget_flat()]
 
     # -- sequence ----------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 from . import _ext
 from ._ext._common import BLOCK, SEGMENT, TAIL, Zone
 from .column import Column, export_numpy, piece_chunks
-from .scan import View, live_buffers, pick
+from .scan import View, live_buffers, name_list, pick
 from .schema import ColumnDef, Schema
 from .step import Call, assign, calls, run
 from .table import Change, Staged, Table
@@ -78,6 +78,9 @@ class ColumnarTable(Table):
 
     ``dict_columns``, ``delta_columns`` and ``for_columns`` name columns that should prefer an encoding (see
     ``Column``). Raises SchemaError for a bad schema and UnknownColumnError for a hint on a column that is not there.
+
+    A ``Schema`` may be given too, and its ``not_null`` holds. Its ``unique`` and ``primary_key`` are not enforced
+    here: keys are SnapDB's business, which checks them before it writes to this table.
     """
 
     storage_type = "columnar"
@@ -99,7 +102,8 @@ class ColumnarTable(Table):
             schema = Schema([ColumnDef(c.name, c.dtype, not_null=False) for c in declared])
         super().__init__(schema, _ext.backend(backend or _ext.BACKEND))
         self.name = name
-        hinted = [set(names or ()) for names in (dict_columns, delta_columns, for_columns)]
+        options = (("dict_columns", dict_columns), ("delta_columns", delta_columns), ("for_columns", for_columns))
+        hinted = [set(() if names is None else name_list(option, names)) for option, names in options]
         for names in hinted:
             for hint in names:
                 schema.index(hint)

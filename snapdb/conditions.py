@@ -26,6 +26,15 @@ OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "between", "is_null", "
 ALIASES = {"==": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _CANONICAL = {**{name: name for name in OPERATORS}, **ALIASES}
 _UNARY = frozenset(("is_null", "not_null"))
+# operators of other systems, for the hint of an error only
+_ELSEWHERE = {
+    "=": "==", "<>": "!=", "ge": "gte", "le": "lte", "neq": "ne", "isnull": "is_null", "is null": "is_null",
+    "notnull": "not_null", "is not null": "not_null", "is_not_null": "not_null", "range": "between", "isin": "in",
+}  # fmt: skip
+_CALLABLES = frozenset((
+    "not in", "not_in", "nin", "like", "ilike", "startswith", "starts_with", "endswith", "ends_with", "contains",
+    "match", "matches", "regex", "not",
+))  # fmt: skip
 _SHAPE = "write conditions as [('age', 'gte', 18), ...] or {'age': {'gte': 18}}"
 
 Real = Union[int, float, "Fraction"]
@@ -124,7 +133,18 @@ def _from_sequence(conditions: Iterable[Any]) -> Iterator[tuple[Any, Any, Any]]:
             if len(item) == 2 and isinstance(item[1], str) and item[1] in _UNARY:
                 yield item[0], item[1], None
                 continue
-        raise ConditionError(f"a condition is (column, operator, value), not {shorten(item)}", hint=_SHAPE)
+        raise ConditionError(
+            f"a condition is (column, operator, value), not {shorten(item)}", hint=_pair_hint(item) or _SHAPE
+        )
+
+
+def _pair_hint(item: Any) -> Optional[str]:
+    """What to say of ``("id", "between", 1, 5)`` and ``("id", "in", 1, 5)``."""
+    if not isinstance(item, (list, tuple)) or len(item) < 4 or item[1] not in ("between", "in"):
+        return None
+    if item[1] == "in":
+        return f"in takes one list: ({shorten(item[0])}, 'in', {shorten(list(item[2:]))})"
+    return f"between takes one (low, high) pair: ({shorten(item[0])}, 'between', {shorten(tuple(item[2:4]))})"
 
 
 def _condition(column: Any, op: Any, value: Any, known: Optional[Collection[str]]) -> Condition:
@@ -136,15 +156,32 @@ def _condition(column: Any, op: Any, value: Any, known: Optional[Collection[str]
     if name is None:
         raise ConditionError(
             f"unknown operator {shorten(op)} for column {shorten(column)}",
-            column=column, hint=f"the operators are {', '.join(OPERATORS)}, {' '.join(ALIASES)}",
+            column=column, hint=f"{_near(op)}the operators are {', '.join(OPERATORS)}, {' '.join(ALIASES)}",
         )  # fmt: skip
     if name in _UNARY:
+        if value is False:
+            opposite = "not_null" if name == "is_null" else "is_null"
+            raise ConditionError(
+                f"column {shorten(column)}: {name} takes no value",
+                column=column, hint=f"for the opposite use {opposite!r}",
+            )  # fmt: skip
         value = None
     elif name == "in":
         value = _elements(column, value)
     elif name == "between":
         value = _pair(column, value)
     return Condition(column, name, value)
+
+
+def _near(op: Any) -> str:
+    """The start of a hint for an operator that is not there."""
+    if not isinstance(op, str):
+        return ""
+    plain = op.strip().lower()
+    near = plain if plain in _CANONICAL else _ELSEWHERE.get(plain)
+    if near:
+        return f"did you mean {near!r}? "
+    return "for what is not there pass a callable to select(); " if plain in _CALLABLES else ""
 
 
 def _elements(column: str, value: Any) -> tuple[Any, ...]:
@@ -193,8 +230,11 @@ def bind(condition: Condition, dtype: DType, nullable: bool = True) -> Predicate
     try:
         return _bind(op, value, dtype)
     except Refused as problem:
+        hint = problem.hint
+        if op == "eq" and isinstance(value, (list, tuple, Set)):
+            hint = f"use {{{shorten(column)}: {{'in': {shorten(list(value))}}}}}"
         raise ConditionError(
-            f"column {shorten(column)} {op} {shorten(value)}: {problem.reason}", column=column, hint=problem.hint
+            f"column {shorten(column)} {op} {shorten(value)}: {problem.reason}", column=column, hint=hint
         ) from problem.__cause__
 
 
@@ -340,7 +380,11 @@ def _comparable(value: Any, dtype: DType) -> Constant:
     if dtype.is_numeric:
         number = _real(value)
         if number is None:
-            raise Refused(f"a column of {dtype.name} compares with real numbers, not {type(value).__name__}")
+            hint = None
+            if isinstance(value, (str, bytes)):
+                made = "True or False" if dtype.is_bool else f"{'float' if dtype.is_float else 'int'}(value)"
+                hint = f"text is not converted: use a number, as in {made}"
+            raise Refused(f"a column of {dtype.name} compares with real numbers, not {type(value).__name__}", hint)
         return number
     if dtype.is_temporal:
         return convert(dtype, value)

@@ -41,7 +41,7 @@ class UniqueKeys:
         keys = {j: _key(logical(self.schema.columns[j].type.code, values[j])) for j in self.keys}
         for j, key in keys.items():
             if key is not None and key in self.keys[j]:
-                raise self._taken(j, key, self.keys[j][key], -1)
+                raise self._taken(j, key, _stored(self.keys[j][key]), -1)
         return keys
 
     # What follows prepares calls for the one step in which the table and its keys change.
@@ -80,9 +80,9 @@ class UniqueKeys:
             if key is None:
                 continue
             if key in self.keys[j]:
-                raise self._taken(j, key, self.keys[j][key], position)
+                raise self._taken(j, key, _stored(self.keys[j][key]), position)
             if key in seen:
-                raise self._taken(j, key, None, position)
+                raise self._taken(j, key, "an earlier row of the same batch has it", position)
             seen.add(key)
 
     def entering_batch(self, first: int, columns: dict[int, list[Any]]) -> list[Call]:
@@ -111,9 +111,9 @@ class UniqueKeys:
                 continue
             owner = self.keys[j].get(new)
             if owner is not None and owner != idx and (j, new) not in released:
-                raise self._taken(j, new, owner, -1)
+                raise self._taken(j, new, _stored(owner), -1)
             if given.setdefault((j, new), idx) != idx:
-                raise self._taken(j, new, given[j, new], -1)
+                raise self._taken(j, new, f"the stored row with id {given[j, new]} would have it too", -1)
         return moves
 
     def moving(self, moves: Sequence[tuple[int, Any, Any, int]]) -> list[Call]:
@@ -135,13 +135,16 @@ class UniqueKeys:
         values = enumerate(table.select_column(self.schema.columns[j].name))
         return {key: idx for idx, key in ((idx, _key(value)) for idx, value in values) if key is not None}
 
-    def _taken(self, j: int, key: Any, owner: Optional[int], position: int) -> UniqueError:
+    def _taken(self, j: int, key: Any, where: str, position: int) -> UniqueError:
         name = self.schema.columns[j].name
-        where = "an earlier row of the same batch has it" if owner is None else f"row {owner} has it"
         return UniqueError(
             f"UNIQUE constraint failed: {name}={shorten(key)}", column=name, row_index=position,
             hint=f"{where}: update that row, use upsert() with a primary key, or give another value",
         )  # fmt: skip
+
+
+def _stored(idx: int) -> str:
+    return f"the stored row with id {idx} has it"
 
 
 def _key(value: Any) -> Any:

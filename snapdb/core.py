@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 from .columnar import ColumnarTable
 from .constraints import UniqueKeys
-from .errors import ClosedError, NotFoundError, NotSupportedError, SchemaError, ValidationError
+from .errors import ClosedError, NotFoundError, NotSupportedError, SchemaError, ValidationError, ValueTypeError
 from .rowstore import RowTable
+from .scan import name_list
 from .schema import Schema
 from .table import Change
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SnapDB"]
 
 MEMORY = ":memory:"
+ENGINES = ("row", "columnar")
 DURABILITY = ("full", "normal", "none")
 Row = dict[str, Any]
 _EXAMPLE = "such as Schema([ColumnDef('id', 'i64'), ColumnDef('name', 'str')])"
@@ -63,13 +65,17 @@ class SnapDB:
             raise SchemaError(f"a new database needs a schema, {_EXAMPLE}")
         if not isinstance(schema, Schema):
             raise SchemaError(f"schema must be a Schema, not {type(schema).__name__}, {_EXAMPLE}")
+        if page_size in ENGINES:
+            raise SchemaError(f"page_size must be an int, not {page_size!r}; did you mean storage_type={page_size!r}?")
         self.path: Union[str, Path] = MEMORY
         self.schema = schema
         self.storage_type = "row" if storage_type is None else storage_type
         self.page_size = page_size
         if self.storage_type == "row":
-            for name in [*(dict_columns or ()), *(delta_columns or ()), *(for_columns or ())]:
-                schema.index(name)  # hints have no effect on rows, but a misspelt one is still a mistake
+            hints = {"dict_columns": dict_columns, "delta_columns": delta_columns, "for_columns": for_columns}
+            for option, names in hints.items():
+                for name in () if names is None else name_list(option, names):
+                    schema.index(name)  # hints have no effect on rows, but a misspelt one is still a mistake
             self._engine = RowTable(schema, page_size)
         elif self.storage_type == "columnar":
             self._engine = ColumnarTable(
@@ -109,6 +115,12 @@ class SnapDB:
         if isinstance(self._engine, _Closed):
             return "SnapDB(closed)"
         return f"SnapDB({str(self.path)!r}, storage_type={self.storage_type!r}, rows={len(self)}, indexes=[])"
+
+    def __reduce__(self) -> NoReturn:
+        raise NotSupportedError(
+            "a SnapDB handle cannot be copied or pickled; hand over its rows, as select() gives them, "
+            "and insert them into a table of their own"
+        )
 
     def is_columnar(self) -> bool:
         """Whether the table is stored by column."""
@@ -172,11 +184,16 @@ class SnapDB:
         """Merge ``row`` into row ``idx``. NotFoundError (a KeyError) where there is no such row; errors as for
         ``insert``.
         """
-        if not self._unique:
-            self._engine.update(idx, row)
-            return
-        with self._engine.lock:
-            self._apply([self._engine.plan_update(idx, row)])
+        engine = self._engine
+        try:
+            if not self._unique:
+                engine.update(idx, row)
+                return
+            with engine.lock:
+                self._apply([engine.plan_update(idx, row)])
+        except TypeError:
+            _check_id(idx, "to change rows by condition use batch_update()")
+            raise
 
     def _apply(self, changes: list[Change]) -> None:
         moves = self._unique.check_changes(self._engine, changes) if self._unique else []
@@ -184,12 +201,17 @@ class SnapDB:
 
     def delete(self, idx: int) -> None:
         """Delete row ``idx``; its id is not given out again. NotFoundError (a KeyError) where there is no such row."""
-        if not self._unique:
-            self._engine.delete(idx)
-            return
-        with self._engine.lock:
-            self._engine.check_live([idx])
-            self._engine.remove([idx], self._unique.forgetting([self._engine.get(idx)]))
+        engine = self._engine
+        try:
+            if not self._unique:
+                engine.delete(idx)
+                return
+            with engine.lock:
+                engine.check_live([idx])
+                engine.remove([idx], self._unique.forgetting([engine.get(idx)]))
+        except TypeError:
+            _check_id(idx, "to delete rows by condition use delete_where()")
+            raise
 
     def upsert(self, row: Mapping[str, Any]) -> int:
         """Update the row with the same primary key, or insert; returns the row id. SchemaError without a primary
@@ -252,7 +274,11 @@ class SnapDB:
         return raw
 
     def __getitem__(self, idx: int) -> Row:
-        row = self._engine.get(idx)
+        try:
+            row = self._engine.get(idx)
+        except TypeError:
+            _check_id(idx, "to read rows by condition use select_where()")
+            raise
         if row is None:
             raise NotFoundError(f"no row with id {idx!r}")
         found: Row = row
@@ -412,6 +438,14 @@ class _Closed:
 
     def __len__(self) -> int:
         return self._refuse()
+
+
+def _check_id(idx: Any, hint: str) -> None:
+    """ValueTypeError for what is no row id."""
+    try:
+        operator.index(idx)
+    except TypeError:
+        raise ValueTypeError(f"a row id is an int, not {type(idx).__name__}", hint=hint) from None
 
 
 def _check_options(path: Any, durability: Any, **later: Any) -> None:

@@ -22,6 +22,7 @@ from .errors import (
     UnknownColumnError,
     ValidationError,
     ValueTypeError,
+    close_names,
     shorten,
     suggest,
 )
@@ -209,6 +210,8 @@ def _index(dtype: DType, value: Any) -> int:
         hint = None
         if isinstance(value, float):
             hint = f"convert it first, as in {'bool' if dtype.is_bool else 'int'}(value)"
+        elif isinstance(value, (str, bytes)) and dtype.is_bool:
+            hint = "text is not converted: compare it, as in value == 'yes'"
         elif isinstance(value, (str, bytes)):
             hint = "numbers in text are not converted: use int(value)"
         raise _wrong_type(dtype, value, hint) from error
@@ -336,13 +339,19 @@ def _to_date(dtype: DType, value: Any) -> int:
     if isinstance(value, _dt.datetime) and not _is_nat(value):
         raise _wrong_type(dtype, value, "take its day, as in value.date()")
     if not isinstance(value, _dt.date) or isinstance(value, _dt.datetime):
-        raise _wrong_type(dtype, value)
+        text = isinstance(value, str)
+        raise _wrong_type(dtype, value, "use datetime.date.fromisoformat(value)" if text else None)
     return value.toordinal() - _EPOCH
 
 
 def _to_datetime(dtype: DType, value: Any) -> int:
     if not isinstance(value, _dt.datetime) or _is_nat(value):
-        raise _wrong_type(dtype, value)
+        hint = None
+        if isinstance(value, str):
+            hint = "use datetime.datetime.fromisoformat(value) with a time zone"
+        elif isinstance(value, _dt.date):
+            hint = "use datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.timezone.utc)"
+        raise _wrong_type(dtype, value, hint)
     try:
         offset = value.utcoffset()
         day = value.toordinal() - _EPOCH
@@ -449,7 +458,10 @@ def make_refuse(columns: Sequence[ColumnLike]) -> Callable[[Any, int, bool], Non
 
 def _refuse_missing(name: str, unknown: list[Any], position: int) -> NoReturn:
     hint = f"give a value, or declare {shorten(name)} with not_null=False"
-    if unknown:
+    near = close_names(name, (key for key in unknown if isinstance(key, str)))
+    if near:
+        hint = f"did you mean {shorten(name)} instead of {shorten(near[0])}?"
+    elif unknown:
         hint = f"the row has {', '.join(map(shorten, unknown[:3]))}, which is no column; {hint}"
     raise MissingColumnError(f"Missing required column: {name}", column=name, row_index=position, hint=hint)
 

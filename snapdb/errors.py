@@ -18,7 +18,7 @@ __all__ = [
     "LockedError", "MissingColumnError", "NotFoundError", "NotNullError", "NotSupportedError", "OperationalError",
     "ProgrammingError", "ReadOnlyError", "RowKeyError", "SchemaError", "SchemaMismatchError", "SnapDBError",
     "SnapshotInUseError", "TransactionError", "UniqueError", "UnknownColumnError", "ValidationError",
-    "ValueTypeError", "WrongKeyError", "shorten", "suggest",
+    "ValueTypeError", "WrongKeyError", "close_names", "shorten", "suggest",
 ]  # fmt: skip
 
 _WIDTH = 60  # characters of a value that a message shows
@@ -250,15 +250,22 @@ def shorten(value: Any) -> str:
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
 
 
+def close_names(name: Any, known: Iterable[str]) -> list[str]:
+    """At most three of the known names that were probably meant, nearest first; case and outer spaces do not count."""
+    if not isinstance(name, str) or len(name) > 200:
+        return []
+    from difflib import get_close_matches  # only on the way to an error
+
+    names = list(known)
+    plain = name.strip().lower()
+    same = [other for other in names if other.strip().lower() == plain]
+    return [*same, *(other for other in get_close_matches(name, names, n=3) if other not in same)][:3]
+
+
 def suggest(name: Any, known: Iterable[str]) -> str:
     """What to say after an unknown column name: the nearest names, then the names there are."""
     names = list(known)
-    hint = ""
-    if isinstance(name, str) and len(name) <= 200:
-        from difflib import get_close_matches  # only on the way to an error
-
-        close = get_close_matches(name, names, n=3)
-        if close:
-            hint = f"did you mean {' or '.join(map(repr, close))}? "
+    close = close_names(name, names)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     listed = ", ".join(map(shorten, names[:20])) + (", ..." if len(names) > 20 else "")
     return f"{hint}the columns are {listed}" if names else "there are no columns"

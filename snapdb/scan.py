@@ -7,6 +7,7 @@ here loops over rows; the kernels do.
 
 from __future__ import annotations
 
+import operator
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 from . import _ext
 from ._ext._common import SEGMENT, TYPECODES, Zone, mask_bytes
 from .conditions import Predicate, bind, normalize
-from .errors import ValidationError
+from .errors import ValidationError, ValueTypeError, shorten
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk
@@ -399,17 +400,36 @@ def column_indexes(schema: Schema, columns: Optional[Iterable[str]]) -> tuple[li
     """
     if columns is None:
         return list(range(len(schema.columns))), list(schema.names)
-    if isinstance(columns, str):
-        raise ValidationError(f"columns: give a list of column names, such as [{columns!r}]")
-    names = list(columns)
+    names = name_list("columns", columns)
     return [schema.index(name) for name in names], names
 
 
+def name_list(option: str, names: Iterable[str]) -> list[str]:
+    """The column names given for an option; ValidationError for a bare str, ValueTypeError for no iterable."""
+    if isinstance(names, str):
+        raise ValidationError(f"{option}: give a list of column names, such as [{shorten(names)}]")
+    try:
+        given = iter(names)
+    except TypeError:
+        raise ValueTypeError(f"{option}: give a list of column names, not {type(names).__name__}") from None
+    return list(given)
+
+
 def window(limit: Optional[int], offset: int) -> tuple[int, int]:
-    """(skip, limit) for the kernels: limit -1 is none, 0 is no rows. ValueError for a negative offset."""
-    if offset < 0:
-        raise ValidationError(f"offset must be 0 or more, got {offset}")
-    return offset, -1 if limit is None else max(0, limit)
+    """(skip, limit) for the kernels: limit -1 is none, 0 is no rows. ValueError for a negative offset,
+    ValueTypeError for what is no int.
+    """
+    skip = _whole("offset", offset)
+    if skip < 0:
+        raise ValidationError(f"offset must be 0 or more, got {shorten(skip)}")
+    return skip, -1 if limit is None else max(0, _whole("limit", limit))
+
+
+def _whole(option: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueTypeError(f"{option} must be an int, not {type(value).__name__} {shorten(value)}") from None
 
 
 def records(

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from . import scan
-from .aggregate import aggregate, check_aggregate, group_by, group_plan
+from .aggregate import aggregate, check_aggregate, column_index, group_by, group_plan
 from .dtypes import make_coerce, make_refuse
 from .errors import NotFoundError, SnapDBError, ValidationError, ValueTypeError
 
@@ -98,7 +98,12 @@ class Table:
 
     def stage(self, rows: Iterable[Mapping[str, Any]]) -> Staged:
         """Check and encode a batch of rows. The first bad row raises and nothing is kept."""
-        buffers = self.codec.encode_rows(rows)
+        try:
+            buffers = self.codec.encode_rows(rows)
+        except TypeError as problem:
+            if isinstance(problem, SnapDBError) or _is_iterable(rows):
+                raise
+            raise ValueTypeError(f"batch_insert takes an iterable of dicts, not {type(rows).__name__}") from None
         return Staged(buffers[0].rows, buffers)
 
     def stage_columns(self, columns: Mapping[str, Any]) -> Staged:
@@ -182,7 +187,12 @@ class Table:
         """Ids that ``delete_where`` is about to delete; ValueError for no conditions at all."""
         selector = scan.make_where(self.schema, conditions, combine)
         if selector is None:
-            raise ValidationError("delete_where needs conditions; to delete every row give one that every row meets")
+            column = next((column for column in self.schema if column.not_null), self.schema.columns[0])
+            every = [(column.name, "not_null")]
+            more = "" if column.not_null else f", or [({column.name!r}, 'is_null')] for the others"
+            raise ValidationError(
+                f"delete_where needs conditions; to delete every row give one that every row meets, such as {every}{more}"
+            )
         return self.ids_where(selector)
 
     # -- reads -------------------------------------------------------------
@@ -245,7 +255,7 @@ class Table:
         """``sum min max avg count`` of one column over the rows that match; over no values sum and count are 0,
         others None.
         """
-        j = self.schema.index(column_name)
+        j = column_index(self.schema, column_name, "to count rows use len(db) or count_where([])")
         check_aggregate(column_name, self.schema.columns[j].type, agg)
         selector = scan.make_where(self.schema, where)
         with self.view(use_numpy) as view:
@@ -305,6 +315,14 @@ class Table:
     def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
         """One column as a NumPy array; position is row id."""
         raise NotImplementedError
+
+
+def _is_iterable(value: Any) -> bool:
+    try:
+        iter(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _order(value: Any) -> Any:

@@ -83,7 +83,7 @@ def strict(code: int, limit: int, value: Any) -> Any:
         if code == c.STR:
             stored.decode()
         return bytes(stored)
-    number = operator.index(value)
+    number = int(operator.index(value))
     low, high = c.LIMITS[code]
     if not low <= number <= high:
         raise ValueError(value)

@@ -29,6 +29,8 @@ BACKENDS = ("c", "numpy", "python")
 _NUMPY_KERNELS = ("_codecs", "_mask", "_slab")  # the twins with whole-array loops worth doing in NumPy
 _NUMPY_HINT = "NumPy is not installed; install it with: pip install numpy (or the extra 'numpy')"
 
+_SOURCE_TREE = "; imported from a source tree without built kernels: run outside it, or build them in place"
+
 
 class Backend:
     """One kind of kernels: a module per name, and ``name`` itself."""
@@ -124,6 +126,11 @@ def _choose() -> tuple[str, str]:
     return _without_extensions(problem)
 
 
+def _in_tree() -> bool:
+    """Whether the package lies in a source tree: a setup.py stands beside its folder."""
+    return os.path.isfile(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "setup.py"))
+
+
 def _load_compiled(required: bool) -> Optional[str]:
     """Load the compiled kernels; None, or why they cannot be used."""
     try:
@@ -131,7 +138,7 @@ def _load_compiled(required: bool) -> Optional[str]:
     except ModuleNotFoundError as error:
         if required:
             raise
-        return f"the compiled kernels are not installed ({error.name} is missing)"
+        return f"the compiled kernels are not installed ({error.name} is missing){_SOURCE_TREE if _in_tree() else ''}"
     except (ImportError, ValueError, TypeError, AttributeError) as error:
         if required:
             raise

@@ -77,6 +77,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']} {machine['architecture']}; "
         f"kernels: {backend['name']} (SIMD {backend['simd']}); {versions}."
     )
+    if report["skipped"]:
+        about += f"\n\nNot installed: {', '.join(report['skipped'])}."
     parts = [
         about,
         "Figures (median of the rounds)",

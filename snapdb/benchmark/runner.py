@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     rounds: int
     workloads: tuple[str, ...]
     contenders: tuple[type[Contender], ...]
+    skipped: tuple[str, ...] = ()  # labels of those whose libraries are not installed
 
 
 def plan(rows: int, reads: int, rounds: int, only: Sequence[str] = ()) -> Plan:
@@ -44,7 +45,9 @@ def plan(rows: int, reads: int, rounds: int, only: Sequence[str] = ()) -> Plan:
         raise ValueError(f"unknown workload or contender {', '.join(unknown)}: use any of {known}")
     workloads = tuple(name for name in NAMES if name in only) or NAMES
     named = tuple(contender for name, contender in BY_NAME.items() if name in only) or tuple(BY_NAME.values())
-    return Plan(rows, reads, rounds, workloads, tuple(contender for contender in named if contender.available()))
+    there = tuple(contender for contender in named if contender.available())
+    skipped = tuple(contender.label for contender in named if contender not in there)
+    return Plan(rows, reads, rounds, workloads, there, skipped)
 
 
 def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
         **machine.facts(),
         "versions": machine.versions(contender.name for contender in what.contenders),
         "labels": {contender.name: contender.label for contender in what.contenders},
+        "skipped": list(what.skipped),
         "workloads": {name: {"unit": UNITS[name], "contenders": timed[name]} for name in NAMES if name in timed},
     }
     if MEMORY in what.workloads:
