@@ -7,6 +7,7 @@ accumulator per (segment, group, position mod 4).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["AGGREGATES", "aggregate", "group_by", "group_plan"]
 
 AGGREGATES = ("sum", "min", "max", "avg", "count")
+_UNSELECTED = 0xFFFFFFFF  # the group number of a row that is not selected
 # names of other systems, for the hint of an error only
 _ELSEWHERE = {
     "mean": "avg", "average": "avg", "len": "count", "size": "count", "length": "count", "total": "sum",
@@ -197,23 +199,58 @@ def group_by(view: View, plan: GroupPlan, where: Optional[Selector]) -> dict[Any
         if len(first) == 0:
             continue
         ids = _group_ids(view, plan, k, first, groups)
+        values = {j: view.whole(j, k) for j, _ in needed}
         for (j, kind), state in needed.items():
-            _accumulate(state, kind, ids, len(groups), view.whole(j, k), codes, len(first))
+            _accumulate(state, kind, ids, len(groups), values[j], codes, len(first))
     return _results(view, plan, groups, needed)
 
 
 def _segment_groups(view: View, plan: GroupPlan, k: int, mask: Any) -> tuple[Any, Any]:
     """Group numbers of one segment's rows and each group's first row."""
-    codes, first = view.whole(plan.keys[0], k).group(mask)
+    codes, first = _column_groups(view, plan.keys[0], k, mask)
     for j in plan.keys[1:]:
-        more, more_first = view.whole(j, k).group(mask)
+        more, more_first = _column_groups(view, j, k, mask)
         codes, first = view.kernels.mask.combine(codes, len(first), more, len(more_first))
     return codes, first
 
 
+def _column_groups(view: View, j: int, k: int, mask: Any) -> tuple[Any, Any]:
+    """Group numbers of one segment's rows by one column: each chunk by its own encoding, then numbered together."""
+    chunks = view.chunks(j, k)
+    if len(chunks) == 1:
+        return chunks[0].group(mask)
+    codes, first = array("I"), array("I")
+    numbers: dict[Any, int] = {}
+    start = 0
+    for chunk, size in zip(chunks, view.bounds(k)):
+        found, heads = chunk.group(submask(mask, start, size))
+        renumbered = {_UNSELECTED: _UNSELECTED}
+        for code, value in enumerate(chunk.take(heads)):
+            number = renumbered[code] = numbers.setdefault(_key(value), len(numbers))
+            if number == len(first):
+                first.append(start + heads[code])
+        if start:
+            codes.extend(map(renumbered.__getitem__, found))
+        else:
+            codes.frombytes(bytes(found))  # the first chunk's numbers stand
+        start += size
+    return memoryview(codes), memoryview(first)
+
+
+def _values_at(view: View, j: int, k: int, rows: Sequence[int]) -> list[Any]:
+    """Column j's logical values at ascending rows of segment k."""
+    values: list[Any] = []
+    start = 0
+    for chunk, size in zip(view.chunks(j, k), view.bounds(k)):
+        here = array("I", [row - start for row in rows if start <= row < start + size])
+        values.extend(chunk.take(memoryview(here)))
+        start += size
+    return values
+
+
 def _group_ids(view: View, plan: GroupPlan, k: int, first: Any, groups: dict[Any, int]) -> list[int]:
     """Table-wide group numbers of one segment's groups; new groups are entered."""
-    columns = [[_key(value) for value in view.whole(j, k).take(first)] for j in plan.keys]
+    columns = [[_key(value) for value in _values_at(view, j, k, first)] for j in plan.keys]
     keys: Iterable[Any] = zip(*columns) if plan.tuple_keys else columns[0]
     return [groups.setdefault(key, len(groups)) for key in keys]
 

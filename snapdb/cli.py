@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Optional, TextIO
+from typing import Optional, TextIO
 
 from ._version import __version__
 
@@ -38,25 +38,6 @@ def main(arguments: Optional[Sequence[str]] = None, out: Optional[TextIO] = None
     except UsageError as error:
         parser.error(str(error))
     return code
-
-
-def stop(error: ImportError) -> NoReturn:
-    """What to do where importing SnapDB fails: the command line ends in one line and exit code 2; a program that
-    imports SnapDB gets the exception.
-    """
-    if _is_command_line():
-        sys.stderr.write(f"snapdb: {error}\n")
-        raise SystemExit(2) from None
-    raise error
-
-
-def _is_command_line() -> bool:
-    """Whether this process is the ``snapdb`` script or ``python -m snapdb``, seen while the package is imported."""
-    program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-    if program != "-m":  # so it is called until Python has found the module to run
-        return program in ("snapdb", "snapdb.exe")
-    given = list(getattr(sys, "orig_argv", ()))  # new in Python 3.10
-    return "-m" in given and given[given.index("-m") + 1 :][:1] == ["snapdb"]
 
 
 class UsageError(Exception):

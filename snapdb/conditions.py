@@ -140,10 +140,12 @@ def _from_sequence(conditions: Iterable[Any]) -> Iterator[tuple[Any, Any, Any]]:
 
 def _pair_hint(item: Any) -> Optional[str]:
     """What to say of ``("id", "between", 1, 5)`` and ``("id", "in", 1, 5)``."""
-    if not isinstance(item, (list, tuple)) or len(item) < 4 or item[1] not in ("between", "in"):
+    if not isinstance(item, (list, tuple)) or len(item) < 4 or not isinstance(item[1], str):
         return None
     if item[1] == "in":
         return f"in takes one list: ({shorten(item[0])}, 'in', {shorten(list(item[2:]))})"
+    if item[1] != "between":
+        return None
     return f"between takes one (low, high) pair: ({shorten(item[0])}, 'between', {shorten(tuple(item[2:4]))})"
 
 

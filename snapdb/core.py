@@ -65,8 +65,7 @@ class SnapDB:
             raise SchemaError(f"a new database needs a schema, {_EXAMPLE}")
         if not isinstance(schema, Schema):
             raise SchemaError(f"schema must be a Schema, not {type(schema).__name__}, {_EXAMPLE}")
-        if page_size in ENGINES:
-            raise SchemaError(f"page_size must be an int, not {page_size!r}; did you mean storage_type={page_size!r}?")
+        _check_page_size(page_size)
         self.path: Union[str, Path] = MEMORY
         self.schema = schema
         self.storage_type = "row" if storage_type is None else storage_type
@@ -446,6 +445,12 @@ def _check_id(idx: Any, hint: str) -> None:
         operator.index(idx)
     except TypeError:
         raise ValueTypeError(f"a row id is an int, not {type(idx).__name__}", hint=hint) from None
+
+
+def _check_page_size(given: Any) -> None:
+    """The third argument by position is often meant for the engine; the row engine checks the number."""
+    if isinstance(given, str) and given in ENGINES:
+        raise SchemaError(f"page_size must be an int, not {given!r}; did you mean storage_type={given!r}?")
 
 
 def _check_options(path: Any, durability: Any, **later: Any) -> None:

@@ -26,7 +26,7 @@ _LEGEND = """\
 """
 _ABOUT_TIMES = """
 Times: one call each, the median of several after a first one that is not counted. The columnar engine takes a mean or
-maximum of a whole column from its zone maps; one row is quicker to read where it lies in one piece, in the row engine.
+maximum of a whole column from its zone maps and tail. Which engine is faster depends on the question and the size.
 """
 
 _TYPES = (

@@ -188,10 +188,12 @@ class Table:
         selector = scan.make_where(self.schema, conditions, combine)
         if selector is None:
             column = next((column for column in self.schema if column.not_null), self.schema.columns[0])
-            every = [(column.name, "not_null")]
-            more = "" if column.not_null else f", or [({column.name!r}, 'is_null')] for the others"
+            every = f"[({column.name!r}, 'not_null')]"
+            if not column.not_null:
+                every = f"[({column.name!r}, 'not_null'), ({column.name!r}, 'is_null')] with combine='or'"
             raise ValidationError(
-                f"delete_where needs conditions; to delete every row give one that every row meets, such as {every}{more}"
+                "delete_where needs conditions",
+                hint=f"to delete every row give some that every row meets, such as {every}",
             )
         return self.ids_where(selector)
 

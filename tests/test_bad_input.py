@@ -353,9 +353,36 @@ def test_batches_of_no_rows(small: SnapDB, rows: Any) -> None:
 @pytest.mark.parametrize("rows", [5, None, Odd()])
 def test_batches_that_are_not_iterable(small: SnapDB, rows: Any) -> None:
     before = bits(list(small))
-    with pytest.raises(TypeError):
+    with pytest.raises(errors.ValueTypeError, match="batch_insert takes an iterable of dicts, not "):
         small.batch_insert(rows)
     assert_untouched(small, before)
+
+
+def test_a_type_error_of_the_iterable_itself_stays(small: SnapDB) -> None:
+    def rows() -> Iterator[Any]:
+        yield row(1, 100)
+        raise TypeError("my own")
+
+    before = bits(list(small))
+    with pytest.raises(TypeError, match="^my own$"):
+        small.batch_insert(rows())
+    assert_untouched(small, before)
+
+
+@pytest.mark.parametrize("bad", [{"key": 1}, "0", 1.0, None, slice(0, 1), [1]], ids=repr)
+@pytest.mark.parametrize("unique", [False, True])
+def test_what_is_no_row_id(make_db: MakeDb, bad: Any, unique: bool) -> None:
+    db = make_db(Schema([ColumnDef("key", "i64", unique=unique)]))
+    db.insert({"key": 7})
+    for call, words in (
+        (lambda: db.update(bad, {"key": 1}), "to change rows by condition use batch_update()"),
+        (lambda: db.delete(bad), "to delete rows by condition use delete_where()"),
+        (lambda: db[bad], "to read rows by condition use select_where()"),
+    ):
+        with pytest.raises(errors.ValueTypeError, match=f"^a row id is an int, not {type(bad).__name__}; ") as caught:
+            call()
+        assert words in str(caught.value)
+    assert list(db) == [(0, {"key": 7})]
 
 
 def test_unknown_and_missing_keys(small: SnapDB) -> None:

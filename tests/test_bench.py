@@ -18,7 +18,8 @@ from snapdb import _ext, cli
 from snapdb.benchmark import machine, peers, report, rows, runner, workloads
 
 KEYS = {
-    "format", "rows", "reads", "rounds", "machine", "python", "backend", "versions", "labels", "workloads", "ratios",
+    "format", "rows", "reads", "rounds", "machine", "python", "backend", "versions", "labels", "skipped", "workloads",
+    "ratios",
 }  # fmt: skip
 ALWAYS = {"columnar", "row", "dict"}
 
@@ -40,6 +41,15 @@ def test_rows_are_the_agreed_ones():
     # random.Random(42).random() is fixed by the language
     assert made[0]["temp"] == 20 + 30 * 0.6394267984578837
     assert made[1]["temp"] == 20 + 30 * 0.025010755222666936
+
+
+def test_contenders_that_are_not_installed_are_named(monkeypatch):
+    monkeypatch.setattr(peers.Pandas, "available", classmethod(lambda cls: False))
+    plan = runner.plan(300, 20, 1, ["scan_sum", "columnar", "pandas"])
+    assert plan.skipped == ("pandas",)
+    result = runner.run(plan)
+    assert result["skipped"] == ["pandas"]
+    assert "Not installed: pandas.\n" in report.markdown(result)
 
 
 def test_bench_command_writes_json_and_markdown(tmp_path, capsys):

@@ -67,6 +67,8 @@ def test_demo_prints_what_the_data_says(backend, tmp_path):
     assert "Both engines give the same answers." in text
     assert len(rows) == 26_115
     lines = done.stdout.splitlines()
+    # a time for each of five questions in both engines
+    assert sum(1 for line in lines if line.split()[1:2] == ["us"] and float(line.split()[0].replace(",", "")) > 0) == 10
     shown = {line.split()[0]: line.split() for line in lines if line.startswith("  ") and len(line.split()) == 5}
     for name in rows[0]:
         _, dtype, encoding, size, bits = shown[name]
@@ -120,10 +122,10 @@ def test_info_as_text(capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("nothing",),
         ("info", "x"),
         ("bench", "--rows", "0"),
+        ("bench", "--rows", "abc"),
         ("bench", "--rounds", "x"),
         ("bench", "--only", "nobody"),
     ],  # fmt: skip
@@ -135,6 +137,16 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "usage: snapdb" in captured.err
+    if "--rows" in arguments or "--rounds" in arguments:
+        assert f"a positive integer is needed, not '{arguments[-1]}'" in captured.err
+
+
+def test_no_command_prints_help_and_exits_with_2(capsys):
+    assert cli.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "usage: snapdb" in captured.err
+    assert "demo" in captured.err
 
 
 def test_version(capsys):

@@ -85,6 +85,30 @@ def test_what_cannot_be_understood(bad: Any) -> None:
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"a": {"is_null": False}}, "is_null takes no value; for the opposite use 'not_null'"),
+        ([("a", "not_null", False)], "not_null takes no value; for the opposite use 'is_null'"),
+        ([("a", "=", 1)], "did you mean '=='?"), ([("a", "<>", 1)], "did you mean '!='?"),
+        ([("a", "GTE ", 1)], "did you mean 'gte'?"),
+        *[([("a", op, "x")], "pass a callable to select()") for op in ("not in", "like", "startswith", "LIKE")],
+        ([("a", "between", 1, 5)], "between takes one (low, high) pair: ('a', 'between', (1, 5))"),
+        ([("a", "in", 1, 5, 7)], "in takes one list: ('a', 'in', [1, 5, 7])"),
+    ],
+)  # fmt: skip
+def test_hints_on_common_mistakes(bad: Any, words: str) -> None:
+    with pytest.raises(ConditionError) as caught:
+        normalize(bad)
+    assert words in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("ignored", [None, True, 0, "", 5, []])
+def test_null_operators_ignore_a_value_but_false(ignored: Any) -> None:
+    assert normalize([("a", "is_null", ignored)]) == (Condition("a", "is_null", None),)
+    assert normalize({"a": {"not_null": ignored}}) == (Condition("a", "not_null", None),)
+
+
 @pytest.mark.parametrize("combine", ["xor", "", "AND", None, 1, ["and"]])
 def test_bad_combine(combine: Any) -> None:
     with pytest.raises(ConditionError, match="combine must be 'and' or 'or'"):
@@ -228,7 +252,10 @@ def test_values_that_cannot_be_compared(dtype: str, value: Any) -> None:
 
 def test_messages_say_what_is_accepted() -> None:
     for dtype, value, text in (
-        ("i32", "5", "compares with real numbers, not str"), ("str", 5, "str and bytes, not int"),
+        ("i32", "5", "compares with real numbers, not str"), ("i32", "5", "use a number, as in int(value)"),
+        ("f32", "5", "use a number, as in float(value)"), ("bool", "yes", "as in True or False"),
+        ("i32", [1, 2], "use {'x': {'in': [1, 2]}}"), ("str", ("a",), "use {'x': {'in': ['a']}}"),
+        ("date", "2020-01-01", "datetime.date.fromisoformat(value)"), ("str", 5, "str and bytes, not int"),
         ("binary", "a", "value.encode()"),
         ("date", dt.datetime.now(), "value.date()"), ("datetime", dt.datetime.now(), "naive"),
     ):  # fmt: skip

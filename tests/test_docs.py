@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import doctest
 import importlib
 import inspect
@@ -127,6 +128,109 @@ def test_package_docstring() -> None:
     result = doctest.testmod(snapdb)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+# -- docs/api.md against the code --------------------------------------------------------------------------------------
+API = ROOT / "docs" / "api.md"
+METHOD_TABLES = frozenset(("write", "read rows", "compute", "take out", "look after", "method"))
+
+
+def api_sections() -> dict[str, str]:
+    """The text under each heading of docs/api.md that names a class."""
+    parts = re.split(r"^## (\w+)$", API.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {name: text for name, text in zip(parts[1::2], parts[2::2]) if hasattr(snapdb, name)}
+
+
+def listed_methods(text: str) -> dict[str, str]:
+    """Method to signature: the first cells of the tables that list methods."""
+    found = {}
+    for head, body in re.findall(r"^\| ([\w ]+) \| \|\n\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE):
+        assert head in METHOD_TABLES, head
+        for line in body.splitlines():
+            cell = re.match(r"\| `(\w+)(\(.*?\))` \|", line)
+            assert cell, line
+            assert cell.group(1) not in found, line
+            found[cell.group(1)] = cell.group(2)
+    return found
+
+
+def parameters(signature: str) -> list[tuple[str, str, object]]:
+    """(name, kind, default) of each parameter as a page writes them."""
+    scope: dict[str, Any] = {}
+    exec(f"def made{signature}: pass", scope)
+    return shape(scope["made"])
+
+
+def shape(function: Any) -> list[tuple[str, str, object]]:
+    # an engine's ``then`` is for SnapDB alone
+    found = inspect.signature(function).parameters.values()
+    return [(one.name, str(one.kind), one.default) for one in found if one.name not in ("self", "then")]
+
+
+def example_of(name: str) -> Any:
+    schema = snapdb.Schema([("a", "i64")])
+    makers = {
+        "SnapDB": lambda: snapdb.SnapDB(":memory:", schema),
+        "ColumnarTable": lambda: snapdb.ColumnarTable("t", schema),
+        "Column": lambda: snapdb.Column("a", "i64"),
+        "Schema": lambda: schema,
+        "ColumnDef": lambda: schema.columns[0],
+    }
+    return makers[name]()
+
+
+@pytest.mark.smoke
+def test_api_page_names_every_method_of_snapdb() -> None:
+    listed = set(listed_methods(api_sections()["SnapDB"]))
+    public = {name for name in vars(snapdb.SnapDB) if not name.startswith("_")}
+    assert listed == public
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {f"`{name}`" for name in public} <= set(re.findall(r"`\w+`", readme))
+
+
+@pytest.mark.parametrize("name", ["SnapDB", "ColumnarTable", "Column", "Schema", "ColumnDef"])
+def test_api_page_names_nothing_that_is_not_there(name: str) -> None:
+    text = api_sections()[name]
+    kind = getattr(snapdb, name)
+    for method, signature in listed_methods(text).items():
+        assert parameters(signature) == shape(getattr(kind, method)), f"{name}.{method}"
+    made = re.search(rf"<!-- signature: {name} -->\n```text\n{name}(\(.*?\))\n```", text, re.DOTALL)
+    assert made
+    assert parameters(made.group(1)) == shape(kind.__init__)
+    example = example_of(name)
+    for line in re.findall(r"^.*Attributes: (.*(?:\n.+)*)", text, re.MULTILINE):
+        for attribute in re.findall(r"`\.(\w+)`", line):
+            assert attribute in ("struct_fmt", "struct_size") or hasattr(example, attribute), f"{name}.{attribute}"
+
+
+def test_api_page_has_the_errors_as_they_are() -> None:
+    text = API.read_text(encoding="utf-8").split("\n## Errors\n")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", text, re.MULTILINE)
+    assert len(rows) >= 10
+    for name, builtin_names in rows:
+        error = getattr(snapdb.errors, name)
+        assert issubclass(error, snapdb.errors.SnapDBError)
+        for builtin in re.findall(r"`(\w+)`", builtin_names):
+            assert issubclass(error, getattr(builtins, builtin)), f"{name} is no {builtin}"
+
+
+def test_the_index_links_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"](docs/{page.name})" in readme, page.name
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+def test_rows_go_to_pandas_as_the_readme_says() -> None:
+    pandas = pytest.importorskip("pandas")
+    schema = snapdb.Schema([("id", "i64"), snapdb.ColumnDef("temp", "f64", not_null=False)])
+    with snapdb.SnapDB(":memory:", schema) as db:
+        db.batch_insert([{"id": 1, "temp": 18.0}, {"id": 2, "temp": None}])
+        frame = pandas.DataFrame(db.select_where([], orient="columns"))
+    assert list(frame.columns) == ["id", "temp"]
+    assert list(frame["id"]) == [1, 2]
+    assert list(frame["temp"].isna()) == [False, True]
 
 
 def public_objects() -> list[tuple[str, Any]]:

@@ -254,6 +254,10 @@ def test_hints_say_what_to_do() -> None:
         ("i64", 1.5, "int(value)"), ("f64", "1", "float(value)"), ("binary", "x", ".encode()"),
         ("bool", 1.5, "bool(value)"),
         ("date", dt.datetime.now(), ".date()"), ("datetime", dt.datetime.now(), "tzinfo=datetime.timezone.utc"),
+        ("date", "2020-01-01", "use datetime.date.fromisoformat(value)"), ("i8", "1", "int(value)"),
+        ("datetime", "2020-01-01", "use datetime.datetime.fromisoformat(value) with a time zone"),
+        ("datetime", dt.date(2020, 1, 1), "value.month, value.day, tzinfo=datetime.timezone.utc)"),
+        ("bool", "yes", "as in value == 'yes'"), ("bool", b"1", "as in value == 'yes'"),
         ("bytes:2", "abcd", "bytes:4"), ("u8", 256, "u64"), ("i8", 256, "i64"), ("str", b"\xff", "binary"),
     ):  # fmt: skip
         with pytest.raises(ValidationError) as caught:
@@ -389,9 +393,13 @@ def test_refuse_a_missing_column() -> None:
 
 
 def test_a_missing_column_with_a_misspelt_one_says_both() -> None:
-    text = r"^Missing required column: name; the row has 'nmae', which is no column"
+    for key in ("nmae", "NAME", " Name ", "\ufeffname"):
+        with pytest.raises(MissingColumnError) as caught:
+            make_refuse(COLUMNS)({"id": 1, "zzz": 0, key: "a"}, -1, False)
+        assert str(caught.value) == f"Missing required column: name; did you mean 'name' instead of {key!r}?"
+    text = r"^Missing required column: name; the row has 'zzz', 5, which is no column; give a value, or declare"
     with pytest.raises(MissingColumnError, match=text):
-        make_refuse(COLUMNS)({"id": 1, "nmae": "a"}, -1, False)
+        make_refuse(COLUMNS)({"id": 1, "zzz": "a", 5: 1}, -1, False)
 
 
 @pytest.mark.parametrize("key", ["scoer", "x", 5, None, b"id", ("id",)])
@@ -403,6 +411,11 @@ def test_refuse_an_unknown_key(key: Any, partial: bool) -> None:
     assert str(caught.value).startswith(f"unknown column {key!r} (row 9 of the batch); ")
     assert "the columns are 'id', 'name', 'score'" in str(caught.value)
     assert ("did you mean 'score'?" in str(caught.value)) == (key == "scoer")
+
+
+def test_an_unknown_column_in_another_case_is_recognised() -> None:
+    with pytest.raises(UnknownColumnError, match="unknown column 'ID'.*did you mean 'id'"):
+        make_refuse(COLUMNS)({"ID": 1}, -1, True)
 
 
 TABLE = [(name, value) for name, value, _ in ACCEPTED] + WRONG_TYPE + DOES_NOT_FIT

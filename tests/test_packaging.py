@@ -294,6 +294,18 @@ def test_a_missing_extension_is_no_error_unless_required(copied: Path) -> None:
         assert "ModuleNotFoundError" in done.stderr
 
 
+def test_a_source_tree_without_kernels_says_so(copied: Path) -> None:
+    for file in extension_files(copied):
+        file.unlink()
+    told = "imported from a source tree without built kernels: run outside it, or build them in place"
+    assert told not in answer(python(ASK, copied))
+    (copied / "setup.py").touch()
+    said = answer(python(ASK, copied))
+    assert said.startswith(f"{a_slower_backend()}: the compiled kernels are not installed")
+    assert told in said
+    assert str(copied) not in said
+
+
 @needs_c
 @pytest.mark.parametrize("kernel", _ext.KERNELS)
 def test_all_or_none(copied: Path, kernel: str) -> None:

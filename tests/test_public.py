@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import math
+import pickle
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from conftest import MakeDb
 from model import Model, bits
 from people import NAMES, PLAIN, SCHEMA, people, person
 
-from snapdb import ColumnDef, Schema, SnapDB, errors
+from snapdb import ColumnarTable, ColumnDef, Schema, SnapDB, errors
 
 pytestmark = pytest.mark.smoke
 
@@ -59,6 +61,34 @@ def test_bad_construction(arguments: dict[str, Any], error: type[Exception]) -> 
     with pytest.raises(error) as caught:
         SnapDB(":memory:", **{"schema": PLAIN, **arguments})
     assert isinstance(caught.value, errors.SnapDBError)
+
+
+@pytest.mark.parametrize("arguments", [("columnar",), ("row",), ("columnar", "columnar")])
+def test_storage_type_given_as_page_size(arguments: Any) -> None:
+    with pytest.raises(errors.SchemaError, match=f"did you mean storage_type='{arguments[0]}'"):
+        SnapDB(":memory:", PLAIN, *arguments)
+
+
+@pytest.mark.parametrize("option", ["dict_columns", "delta_columns", "for_columns"])
+def test_one_name_where_a_list_is_meant(engine: str, option: str) -> None:
+    makers: list[Any] = [
+        lambda **given: SnapDB(":memory:", PLAIN, storage_type=engine, **given),
+        lambda **given: ColumnarTable("t", [("k", "i32")], **given),
+    ]
+    for make in makers:
+        with pytest.raises(errors.ValidationError, match=rf"{option}: give a list of column names, such as \['k'\]"):
+            make(**{option: "k"})
+        with pytest.raises(errors.ValueTypeError, match=f"{option}: give a list of column names, not int"):
+            make(**{option: 5})
+
+
+@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_handle_is_not_copied(make_db: MakeDb, take: Any) -> None:
+    db = make_db(PLAIN)
+    for _ in range(2):
+        with pytest.raises(errors.NotSupportedError, match="a SnapDB handle cannot be copied or pickled; "):
+            take(db)
+        db.close()
 
 
 def test_row_wider_than_page() -> None:
@@ -316,6 +346,10 @@ def test_unique_batch_names_the_row(users: SnapDB) -> None:
     with pytest.raises(errors.UniqueError, match="row 2 of the batch") as caught:
         users.batch_insert([user(6), user(7), user(6, mail="z")])
     assert caught.value.row_index == 2
+    with pytest.raises(errors.UniqueError, match=r"\(row 1 of the batch\); the stored row with id 1 has it: "):
+        users.batch_insert([user(6), user(1, mail="z")])
+    with pytest.raises(errors.UniqueError, match="the stored row with id 3 has it"):
+        users.update(2, {"id": 3})
 
 
 def test_keys_are_free_after_delete_update_and_compact(users: SnapDB) -> None:
@@ -429,10 +463,20 @@ def test_delete_where(filled: tuple[SnapDB, Model]) -> None:
         assert list(db) == model.items()
         assert len(db) == len(model.rows)
     for nothing in ([], {}, None):
-        with pytest.raises(ValueError, match="conditions"):
+        with pytest.raises(ValueError, match="conditions") as caught:
             db.delete_where(nothing)
+        assert "such as [('id', 'not_null')]" in str(caught.value)
     assert db.delete_where([("id", "not_null", None)]) == len(model.rows)
     assert (len(db), list(db), db.count_where([])) == (0, [], 0)
+
+
+def test_delete_where_says_how_to_delete_every_row_of_nullable_columns(make_db: MakeDb) -> None:
+    db = make_db(Schema([ColumnDef("a", "i8", not_null=False)]))
+    db.batch_insert([{"a": 1}, {}])
+    text = r"\[\('a', 'not_null'\), \('a', 'is_null'\)\] with combine='or'"
+    with pytest.raises(errors.ValidationError, match=text):
+        db.delete_where([])
+    assert db.delete_where([("a", "not_null"), ("a", "is_null")], combine="or") == 2
 
 
 def test_compact(filled: tuple[SnapDB, Model]) -> None:

@@ -172,6 +172,28 @@ def test_bad_combine_and_window(plain: SnapDB) -> None:
             plain.delete_where([("k", "eq", 1)], combine)
     with pytest.raises(ValueError, match="offset"):
         plain.select(offset=-1)
+
+
+def test_misused_reads_say_what_to_do(plain: SnapDB) -> None:
+    for given in ({"limit": "1"}, {"offset": "x"}, {"limit": 1.5}, {"offset": None}):
+        ((option, value),) = given.items()
+        for call in (plain.select, plain.select_where):
+            with pytest.raises(errors.ValueTypeError, match=f"{option} must be an int, not {type(value).__name__}"):
+                call([], **given)
+    with pytest.raises(errors.ValueTypeError, match="columns: give a list of column names, not int"):
+        plain.select(columns=5)
+    for agg, near in (("mean", "avg"), ("average", "avg"), ("len", "count"), ("size", "count"), ("SUM", "sum")):
+        with pytest.raises(errors.AggregateError, match=f"unknown aggregate '{agg}'.*did you mean '{near}'"):
+            plain.aggregate("k", agg)
+    with pytest.raises(errors.AggregateError, match="unknown aggregate \\['sum'\\]"):
+        plain.aggregate("k", ["sum"])
+    with pytest.raises(errors.UnknownColumnError, match=r"len\(db\) or count_where\(\[\]\)"):
+        plain.aggregate("*", "count")
+    with pytest.raises(errors.UnknownColumnError, match="count a column that is not null"):
+        plain.group_by("s", "*", "count")
+    for key, value in ((None, "k"), (5, "k"), ("s", {"k": 5})):
+        with pytest.raises(errors.ValueTypeError, match="^group_by: .* is a name or a list of names, not "):
+            plain.group_by(key, value)
     with pytest.raises(ValueError, match="columns"):
         plain.select(columns="k")
 
