@@ -387,5 +387,3 @@ def encode(buffer: ColumnBuffer, start: int, stop: int, prefer: int = 0) -> tupl
 def distinct(buffer: ColumnBuffer, limit: int) -> int:
     """Distinct non-null values (floats by bits), counted no further than ``limit + 1``."""
     return _encode_py.distinct(buffer, limit)
-
-

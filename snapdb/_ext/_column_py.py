@@ -455,5 +455,3 @@ def _converter(code: int) -> Optional[Callable[[Any], Any]]:
     if code == DATE:
         return to_date
     return to_datetime if code == DATETIME else None
-
-

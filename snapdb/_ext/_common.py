@@ -133,4 +133,3 @@ def logical(code: int, value: Physical) -> Any:
     if code == DATETIME:
         return to_datetime(int(value))
     return value
-

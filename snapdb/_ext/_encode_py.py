@@ -287,5 +287,3 @@ def distinct(buffer: Any, limit: int) -> int:
         if len(found) > limit:
             return limit + 1
     return len(found)
-
-

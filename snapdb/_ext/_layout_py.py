@@ -276,7 +276,6 @@ def _check_dictionary(layout: Layout) -> None:
         _need(not in_range(codes, size, layout.distinct, (1 << 8 * size) - 1), "a code has no dictionary value")
 
 
-
 def strings_of(offsets: Any, heap: Any) -> list[bytes]:
     """The strings between u32 offsets."""
     ends = typed("I", offsets).tolist()

@@ -135,5 +135,3 @@ def spread(codes: Any, places: Any, rows: Any, size: int) -> tuple[memoryview, m
     whole = np.full(size, NONE, np.uint32)
     whole[rows] = codes
     return view32(whole), view32(rows[places])
-
-

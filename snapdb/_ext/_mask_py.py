@@ -162,4 +162,3 @@ def spread(codes: list[int], places: list[int], selected: Any) -> tuple[memoryvi
     whole = array("I", [next(following) if flag else _NONE for flag in selected])
     rows = list(compress(range(len(selected)), selected))
     return memoryview(whole).toreadonly(), memoryview(array("I", map(rows.__getitem__, places))).toreadonly()
-
