@@ -25,7 +25,7 @@ ctypedef struct Column:
     int wide  # INLINE: lengths are u32, else u16
     Py_ssize_t limit  # INLINE: bytes in the row
     Py_ssize_t offset  # in the row
-    Py_ssize_t lengths  # INLINE: place of the lengths in the slab
+    Py_ssize_t length_at  # INLINE: place of its length in the record, behind the row
 
 
 # -- bits ------------------------------------------------------------------
@@ -127,7 +127,10 @@ cdef inline void copy_fixed(char* to, const char* at, int width) noexcept nogil:
 @cython.final
 @cython.no_gc
 cdef class Layout:
-    """Where everything of a slab is: rows, live bitmap, null bitmaps, lengths. Shared by a table and its views."""
+    """Where everything of a slab is: records, live bitmap, null bitmaps. Shared by a table and its views.
+
+    A record is a row and the lengths of its ``bytes:N`` values behind it: a point read then misses the cache once less.
+    """
     cdef Column* columns
     cdef int count
     cdef int heaped  # columns of that kind
@@ -135,6 +138,7 @@ cdef class Layout:
     cdef tuple names
     cdef dict template  # a row of nulls, to copy
     cdef Py_ssize_t width  # bytes of a row
+    cdef Py_ssize_t stride  # bytes of a record
     cdef Py_ssize_t rows  # in a slab
     cdef Py_ssize_t live, nulls, bitmap, size  # places of the bitmaps, bytes of one, bytes of the whole
 
@@ -174,8 +178,7 @@ cdef class Layout:
         cdef Py_ssize_t end = 0, width
         cdef Column* column
         cdef int j
-        if self.width > MOST_ROWS // self.rows:
-            raise MemoryError()
+        self.stride = self.width
         for j in range(self.count):
             column = &self.columns[j]
             width = column.width if column.kind == FIXED else column.limit if column.kind == INLINE else 8
@@ -184,14 +187,14 @@ cdef class Layout:
                     f"column {self.names[j]!r}: {width} bytes at {column.offset} do not fit a row of {self.width}"
                 )
             end = column.offset + width
-        self.live = (self.rows * self.width + 7) & ~7
+            if column.kind == INLINE:
+                column.length_at = self.stride
+                self.stride += 4 if column.wide else 2
+        if self.stride > MOST_ROWS // self.rows:
+            raise MemoryError()
+        self.live = (self.rows * self.stride + 7) & ~7
         self.nulls = self.live + self.bitmap
         self.size = self.nulls + self.bitmap * self.nullable
-        for j in range(self.count):
-            column = &self.columns[j]
-            if column.kind == INLINE:
-                column.lengths = self.size
-                self.size = (self.size + self.rows * (4 if column.wide else 2) + 7) & ~7
         return 0
 
     def __dealloc__(self):
@@ -208,17 +211,23 @@ cdef class Layout:
         return 0
 
 
-cdef inline Py_ssize_t text_length(const Column* column, const char* block, Py_ssize_t at) noexcept nogil:
+cdef inline Py_ssize_t text_length(const Column* column, const char* record) noexcept nogil:
+    cdef uint32_t wide = 0
+    cdef uint16_t narrow = 0
     if column.wide:
-        return (<const uint32_t*>(block + column.lengths))[at]
-    return (<const uint16_t*>(block + column.lengths))[at]
+        memcpy(&wide, record + column.length_at, 4)
+        return wide
+    memcpy(&narrow, record + column.length_at, 2)
+    return narrow
 
 
-cdef inline void set_length(const Column* column, char* block, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
+cdef inline void set_length(const Column* column, char* record, Py_ssize_t size) noexcept nogil:
+    cdef uint32_t wide = <uint32_t>size
+    cdef uint16_t narrow = <uint16_t>size
     if column.wide:
-        (<uint32_t*>(block + column.lengths))[at] = <uint32_t>size
+        memcpy(record + column.length_at, &wide, 4)
     else:
-        (<uint16_t*>(block + column.lengths))[at] = <uint16_t>size
+        memcpy(record + column.length_at, &narrow, 2)
 
 
 # -- slabs -----------------------------------------------------------------
@@ -257,7 +266,8 @@ cdef class Slab:
     cdef void write(self, Layout layout, Py_ssize_t at, int j, const Cell* cell) noexcept:
         """Store one value. Heap space is reserved: this cannot fail."""
         cdef const Column* column = &layout.columns[j]
-        cdef char* to = self.block + at * layout.width + column.offset
+        cdef char* record = self.block + at * layout.stride
+        cdef char* to = record + column.offset
         cdef Py_ssize_t size = 0 if cell.is_null else cell.size
         cdef uint32_t[2] reference
         if column.kind == FIXED:
@@ -266,7 +276,7 @@ cdef class Slab:
             if size:
                 memcpy(to, cell.ptr, size)
             memset(to + size, 0, column.limit - size)
-            set_length(column, self.block, at, size)
+            set_length(column, record, size)
         else:
             reference[0] = reference[1] = 0
             if size:
@@ -296,20 +306,17 @@ cdef class Slab:
         if layout.heaped:
             for j in range(layout.count):
                 if layout.columns[j].kind == HEAPED:
-                    memcpy(&size, self.block + at * layout.width + layout.columns[j].offset + 4, 4)
+                    memcpy(&size, self.block + at * layout.stride + layout.columns[j].offset + 4, 4)
                     total += size
         return total
 
     cdef void clear(self, Layout layout, Py_ssize_t at) noexcept:
         """Make a live row dead: zero bytes, no null, no length."""
         cdef int j
-        memset(self.block + at * layout.width, 0, layout.width)
+        memset(self.block + at * layout.stride, 0, layout.stride)
         clear_bit(self.block + layout.live, at)
         for j in range(layout.nullable):
             clear_bit(self.block + layout.nulls + j * layout.bitmap, at)
-        for j in range(layout.count):
-            if layout.columns[j].kind == INLINE:
-                set_length(&layout.columns[j], self.block, at, 0)
         self.live -= 1
 
     cdef void rewrite(self, Layout layout, Memory heap) noexcept:
@@ -322,7 +329,7 @@ cdef class Slab:
             for j in range(layout.count):
                 if layout.columns[j].kind != HEAPED:
                     continue
-                place = self.block + at * layout.width + layout.columns[j].offset
+                place = self.block + at * layout.stride + layout.columns[j].offset
                 memcpy(reference, place, 8)
                 if reference[1]:
                     memcpy(heap.ptr + end, self.heap.ptr + reference[0], reference[1])
@@ -510,6 +517,7 @@ cdef object row_dict(Layout layout, Slab slab, Py_ssize_t at):
     """A live row as a dict of logical values. The slab is pinned or a view's: making objects may run other code."""
     cdef dict row = PyDict_Copy(layout.template)
     cdef const char* block = slab.block
+    cdef const char* record = block + at * layout.stride
     cdef Memory heap = slab.heap
     cdef const char* place
     cdef const char* text
@@ -522,12 +530,12 @@ cdef object row_dict(Layout layout, Slab slab, Py_ssize_t at):
         column = &layout.columns[j]
         if column.null_index >= 0 and test_bit(block + layout.nulls + column.null_index * layout.bitmap, at):
             continue
-        place = block + at * layout.width + column.offset
+        place = record + column.offset
         if column.kind == FIXED:
             copy_fixed(<char*>&aligned, place, column.width)
             value = logical_fixed(column.code, <const char*>&aligned)
         elif column.kind == INLINE:
-            value = logical_bytes(column.code, place, text_length(column, block, at))
+            value = logical_bytes(column.code, place, text_length(column, record))
         else:
             memcpy(reference, place, 8)
             text = place  # whatever, where there are no bytes to read

@@ -43,7 +43,7 @@ cdef class RawRow:
 
 cdef object raw_row(Layout layout, Slab slab, Py_ssize_t at):
     cdef RawRow made = RawRow.__new__(RawRow)
-    made.place = slab.block + at * layout.width
+    made.place = slab.block + at * layout.stride
     made.size = layout.width
     made.slab = slab
     slab.pins += 1
@@ -160,7 +160,7 @@ cdef class SlabView:
 cdef int gather_fixed(
     Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, ColumnBuffer made
 ) except -1:
-    cdef Py_ssize_t i, stride = layout.width
+    cdef Py_ssize_t i, stride = layout.stride
     cdef int width = column.width
     cdef char* to
     made.exactly(rows, 0)
@@ -178,7 +178,7 @@ cdef int gather_texts(
 ) except -1:
     cdef Memory starts = allocate((rows + 1) * 8)
     cdef uint64_t* ends = <uint64_t*>starts.ptr + 1
-    cdef Py_ssize_t i, at, stride = layout.width
+    cdef Py_ssize_t i, at, stride = layout.stride
     cdef uint64_t end = 0, size
     cdef uint32_t[2] reference
     cdef const char* place
@@ -188,7 +188,7 @@ cdef int gather_texts(
             for at in range(spans[i].low, spans[i].low + spans[i].count):
                 if spans[i].block != NULL:
                     if column.kind == INLINE:
-                        end += text_length(column, spans[i].block, at)
+                        end += text_length(column, spans[i].block + at * stride)
                     else:
                         memcpy(reference, spans[i].block + at * stride + column.offset, 8)
                         end += reference[1]
@@ -204,7 +204,7 @@ cdef int gather_texts(
             place = spans[i].block + spans[i].low * stride + column.offset
             for at in range(spans[i].low, spans[i].low + spans[i].count):
                 if column.kind == INLINE:
-                    size = text_length(column, spans[i].block, at)
+                    size = text_length(column, spans[i].block + at * stride)
                     memcpy(to, place, size)
                 else:
                     memcpy(reference, place, 8)

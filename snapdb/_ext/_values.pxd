@@ -3,6 +3,18 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 
+# Ask for the cache line of an address that is about to be read.
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define snap_prefetch(place) __builtin_prefetch(place)
+    #else
+    #define snap_prefetch(place) ((void)(place))
+    #endif
+    """
+    void snap_prefetch(const void* place) noexcept nogil
+
+
 @cython.final
 cdef class Memory:
     """Bytes owned by a kernel, allocated in Python's raw domain, 64-byte aligned, with the buffer protocol (read-only outside)."""
