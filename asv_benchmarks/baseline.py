@@ -1,6 +1,7 @@
 """Compares SnapDB with pysnapdb 0.14 from its own environment; both install a package named ``snapdb``.
 
     python -m venv OLD && OLD/bin/python -m pip install pysnapdb==0.14.0
+    python -m pip install .
     python asv_benchmarks/baseline.py --python OLD/bin/python --rows 100000
 
 One long-lived worker process per implementation: pysnapdb, SnapDB with the compiled kernels, SnapDB with the
@@ -20,7 +21,6 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parent
 ENGINES = ("row", "columnar")
 WORKLOADS = ("bulk_insert", "point_read", "scan_sum", "filtered_sum", "count_three", "iterate")
 LEAST_SECONDS = 0.02
@@ -35,7 +35,6 @@ class Peer:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("SNAPDB_", "PYTHON"))}
         if backend is not None:
             environment["SNAPDB_BACKEND"] = backend
-            environment["PYTHONPATH"] = str(REPOSITORY)
         self.start = [python, str(HERE / "baseline_worker.py")], environment
         self.process = self._spawn()
 
