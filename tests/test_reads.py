@@ -502,3 +502,25 @@ def test_column_buffer_is_decoded_once_until_the_next_write(make_db: MakeDb) -> 
     assert db.column_buffer("k")[7] == 0
     db.insert({"k": 9})
     assert (len(db.column_buffer("k")), db.column_buffer("k")[3000]) == (3001, 9)
+
+
+def test_groups_that_begin_in_the_tail(make_db: MakeDb) -> None:
+    """Keys of the last rows alone: past the whole blocks of the columnar engine, numbered after the sealed ones."""
+    schema = Schema([ColumnDef("a", "str"), ColumnDef("b", "i32", not_null=False), ColumnDef("v", "f64")])
+    db = make_db(schema)
+    rows = [{"a": "xy"[i % 2], "b": i % 3, "v": i / 8} for i in range(2048)]
+    rows += [{"a": "xzw"[i % 3], "b": None if i % 2 else 7 + i % 3, "v": i / 16} for i in range(30)]
+    db.batch_insert(rows)
+    single: dict[Any, float] = {}
+    pairs: dict[Any, int] = {}
+    for row in rows:
+        single[row["a"]] = single.get(row["a"], 0.0) + row["v"]  # sums of eighths and sixteenths are exact
+        pairs[row["a"], row["b"]] = pairs.get((row["a"], row["b"]), 0) + 1
+    assert list(db.group_by("a", "v", "sum").items()) == list(single.items())
+    assert list(db.group_by(["a", "b"], "v", "count").items()) == list(pairs.items())
+    late = [("v", "lt", 2.0)]
+    kept: dict[Any, int] = {}
+    for row in rows:
+        if row["v"] < 2.0:
+            kept[row["b"]] = kept.get(row["b"], 0) + 1
+    assert list(db.group_by("b", "v", "count", where=late).items()) == list(kept.items())
