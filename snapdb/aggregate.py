@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from ._ext._common import NAN, logical
+from ._ext._common import NAN, UNSELECTED, logical
 from .errors import AggregateError, UnknownColumnError, ValueTypeError, shorten
 from .scan import Selector, View, selected, submask
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["AGGREGATES", "aggregate", "group_by", "group_plan"]
 
 AGGREGATES = ("sum", "min", "max", "avg", "count")
-_UNSELECTED = 0xFFFFFFFF  # the group number of a row that is not selected
 # names of other systems, for the hint of an error only
 _ELSEWHERE = {
     "mean": "avg", "average": "avg", "len": "count", "size": "count", "length": "count", "total": "sum",
@@ -224,7 +223,7 @@ def _column_groups(view: View, j: int, k: int, mask: Any) -> tuple[Any, Any]:
     start = 0
     for chunk, size in zip(chunks, view.bounds(k)):
         found, heads = chunk.group(submask(mask, start, size))
-        renumbered = {_UNSELECTED: _UNSELECTED}
+        renumbered = {UNSELECTED: UNSELECTED}
         for code, value in enumerate(chunk.take(heads)):
             number = renumbered[code] = numbers.setdefault(_key(value), len(numbers))
             if number == len(first):

@@ -24,6 +24,7 @@ from ._common import (
     RAW,
     STRINGS,
     TYPECODES,
+    UNSELECTED,
     VARLEN,
     WIDTHS,
     Zone,
@@ -32,7 +33,7 @@ from ._common import (
 from ._encode_np import Encoder, exact_sum
 from ._floats_np import block_sums, fold, ordered_bounds, unfold
 from ._groups_py import check_groups
-from ._mask_np import NONE, array32, number, spread, view32
+from ._mask_np import array32, number, spread, view32
 from ._mask_py import simd_level
 from ._values_py import ColumnBuffer
 
@@ -250,7 +251,7 @@ class Chunk(_codecs_py.Chunk):
         found = array32(codes)
         if len(found) != self.rows:
             raise ValueError(f"{len(found)} group codes for {self.rows} rows")
-        wrong = found[(found >= groups) & (found != NONE)] if self.rows else found
+        wrong = found[(found >= groups) & (found != UNSELECTED)] if self.rows else found
         if len(wrong):
             raise ValueError(f"group {int(wrong[0])} is outside 0..{groups}")
         found = np.minimum(found, np.uint32(groups)).astype(np.int64)

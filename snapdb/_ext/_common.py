@@ -12,14 +12,15 @@ from typing import Any, NamedTuple, Union
 __all__ = [
     "AFFINE", "BINARY", "BITMAP", "BLOCK", "BOOL", "BYTES", "CODEC_NAMES", "CONST", "DATE", "DATETIME", "DICT", "F32",
     "F64", "FLOATS", "FOR", "HEADER", "I8", "I16", "I32", "I64", "INTS", "LIMITS", "NAN", "RAW", "SEGMENT", "STR",
-    "STRINGS", "TAIL", "TEXTS", "TYPECODES", "U8", "U16", "U32", "U64", "VARLEN", "WIDTHS", "Zone", "container",
-    "decode_text", "logical", "mask_bytes", "packed_width", "to_date", "to_datetime",
+    "STRINGS", "TAIL", "TEXTS", "TYPECODES", "U8", "U16", "U32", "U64", "UNSELECTED", "VARLEN", "WIDTHS", "Zone",
+    "container", "decode_text", "logical", "mask_bytes", "packed_width", "to_date", "to_datetime",
 ]  # fmt: skip
 
 # -- units -----------------------------------------------------------------
 BLOCK = 1024  # rows in a block, the unit of packing and of float summation
 SEGMENT = 65536  # row positions in a segment
 TAIL = 8192  # rows at which a tail is folded into the sealed part
+UNSELECTED = 0xFFFFFFFF  # the group number of a row that is not selected
 HEADER = 128  # bytes of a chunk header; every section is aligned to 64
 
 # -- dtype codes -----------------------------------------------------------

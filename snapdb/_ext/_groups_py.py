@@ -7,12 +7,12 @@ from itertools import compress
 from typing import Any, Optional
 
 from ._bits_py import flags_of, popcount, u32
+from ._common import UNSELECTED
 from ._lanes_py import as_bytes, expand, keep, typed
 from ._mask_py import number, spread
 
-__all__ = ["NONE", "check_codes", "check_groups", "group_keys", "group_small", "numbered"]
+__all__ = ["check_codes", "check_groups", "group_keys", "group_small", "numbered"]
 
-NONE = 0xFFFFFFFF  # the group number of a row that is not selected
 _NULL = object()  # a key no value equals
 
 Groups = tuple[memoryview, memoryview]
@@ -20,27 +20,27 @@ Groups = tuple[memoryview, memoryview]
 
 def check_groups(groups: int) -> None:
     """ValueError for a number of groups that no u32 codes can have."""
-    if not 0 <= groups < NONE:
+    if not 0 <= groups < UNSELECTED:
         raise ValueError(f"{groups} groups are out of range")
 
 
 def check_codes(codes: Any, groups: int, rows: int) -> list[int]:
-    """Group numbers as a list; ValueError where they are not ``rows``, or one is neither below ``groups`` nor NONE."""
+    """Group numbers as a list; ValueError where they are not ``rows``, or one is not below ``groups`` nor UNSELECTED."""
     check_groups(groups)
     found: list[int] = u32(codes).tolist()
     if len(found) != rows:
         raise ValueError(f"{len(found)} group codes for {rows} rows")
     if rows and max(found) >= groups:
-        wrong = next((code for code in found if groups <= code != NONE), None)
+        wrong = next((code for code in found if groups <= code != UNSELECTED), None)
         if wrong is not None:
             raise ValueError(f"group {wrong} is outside 0..{groups}")
     return found
 
 
 def numbered(codes: list[int], groups: int) -> list[int]:
-    """Group numbers with ``groups`` in the place of NONE."""
-    if codes and max(codes) == NONE:
-        return [groups if code == NONE else code for code in codes]
+    """Group numbers with ``groups`` in the place of UNSELECTED."""
+    if codes and max(codes) == UNSELECTED:
+        return [groups if code == UNSELECTED else code for code in codes]
     return codes
 
 
@@ -64,7 +64,7 @@ def group_small(codes: bytes, count: int, bits: Optional[int], nulls: int, rows:
     if bits is not None and bits != every:
         codes = _put(codes, bits, 255, rows)
     present = sorted(set(codes) - ({255} if bits is not None else set()), key=codes.index)
-    numbers = array("I", [NONE]) * 256
+    numbers = array("I", [UNSELECTED]) * 256
     for group, code in enumerate(present):
         numbers[code] = group
     whole = typed("I", expand(codes, 1, as_bytes(numbers), 4))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._bits_py import raw, u32
+from ._common import UNSELECTED
 from ._mask_py import Mask, any_set, check_counts, empty, full, last, set_bit, simd_level, test
 from ._mask_py import count as _count
 
@@ -15,7 +16,6 @@ __all__ = [
     "set_bit", "simd_level", "test",
 ]  # fmt: skip
 
-NONE = 0xFFFFFFFF  # the group number of a row that is not selected
 _DIRECT = 8  # keys below this many times the rows are numbered through a table instead of a sort
 _unit_count = getattr(np, "bitwise_count", None)  # NumPy 2
 
@@ -99,7 +99,7 @@ def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, m
     left, right = array32(a), array32(b)
     if len(left) != len(right):
         raise ValueError(f"group codes differ in length: {len(left)} and {len(right)}")
-    selected = (left != NONE) & (right != NONE)
+    selected = (left != UNSELECTED) & (right != UNSELECTED)
     rows = None if selected.all() else np.flatnonzero(selected)
     size = len(left)
     if rows is not None:
@@ -132,6 +132,6 @@ def spread(codes: Any, places: Any, rows: Any, size: int) -> tuple[memoryview, m
     """``number``'s answer for the selected rows (None: all), as buffers over all ``size`` rows."""
     if rows is None:
         return view32(codes), view32(places)
-    whole = np.full(size, NONE, np.uint32)
+    whole = np.full(size, UNSELECTED, np.uint32)
     whole[rows] = codes
     return view32(whole), view32(rows[places])

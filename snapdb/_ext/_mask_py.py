@@ -10,7 +10,7 @@ from itertools import compress
 from typing import Any, Union
 
 from ._bits_py import bitmap, popcount, raw, rows_of, to_mask, u32
-from ._common import mask_bytes
+from ._common import UNSELECTED, mask_bytes
 
 __all__ = [
     "and_into", "andnot_into", "any_set", "combine", "count", "empty", "from_ids", "full", "ids", "last", "or_into",
@@ -18,8 +18,6 @@ __all__ = [
 ]  # fmt: skip
 
 Mask = Union[bytes, bytearray, memoryview]
-
-_NONE = 0xFFFFFFFF  # the group number of a row that is not selected
 
 
 def simd_level() -> str:
@@ -129,7 +127,7 @@ def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, m
     left, right = u32(a).tolist(), u32(b).tolist()
     if len(left) != len(right):
         raise ValueError(f"group codes differ in length: {len(left)} and {len(right)}")
-    selected = [code != _NONE and other != _NONE for code, other in zip(left, right)]
+    selected = [code != UNSELECTED and other != UNSELECTED for code, other in zip(left, right)]
     if not all(selected):
         left, right = list(compress(left, selected)), list(compress(right, selected))
     for codes, groups in ((left, groups_a), (right, groups_b)):
@@ -141,7 +139,7 @@ def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, m
 
 def check_counts(groups_a: int, groups_b: int) -> None:
     """ValueError for numbers of groups that no u32 codes can have."""
-    if not (0 <= groups_a <= _NONE and 0 <= groups_b <= _NONE):
+    if not (0 <= groups_a <= UNSELECTED and 0 <= groups_b <= UNSELECTED):
         raise ValueError(f"group counts out of range: {groups_a} and {groups_b}")
 
 
@@ -159,6 +157,6 @@ def spread(codes: list[int], places: list[int], selected: Any) -> tuple[memoryvi
     if len(codes) == len(selected):
         return memoryview(array("I", codes)).toreadonly(), memoryview(array("I", places)).toreadonly()
     following = iter(codes)
-    whole = array("I", [next(following) if flag else _NONE for flag in selected])
+    whole = array("I", [next(following) if flag else UNSELECTED for flag in selected])
     rows = list(compress(range(len(selected)), selected))
     return memoryview(whole).toreadonly(), memoryview(array("I", map(rows.__getitem__, places))).toreadonly()
