@@ -25,7 +25,7 @@ def check_groups(groups: int) -> None:
 
 
 def check_codes(codes: Any, groups: int, rows: int) -> list[int]:
-    """Group numbers as a list; ValueError where they are not ``rows``, or one is not below ``groups`` nor UNSELECTED."""
+    """Group numbers as a list; ValueError for a wrong length or one neither below ``groups`` nor UNSELECTED."""
     check_groups(groups)
     found: list[int] = u32(codes).tolist()
     if len(found) != rows:
