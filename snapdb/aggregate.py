@@ -8,7 +8,7 @@ accumulator per (segment, group, position mod 4).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from ._ext._common import NAN, UNSELECTED, logical
@@ -80,19 +80,30 @@ def _fresh_zone(view: View, j: int, k: int, mask: Any, zone_answers: bool) -> An
     return zone if zone is not None and zone.exact else None
 
 
+def _answers(view: View, j: int, k: int, mask: Any, zone_answers: bool) -> Iterator[tuple[Any, Any, int, Any]]:
+    """(zone map, chunk, rows, mask) of each chunk of a segment: where the zone map answers there is no chunk, and no
+    value is read.
+    """
+    zone = _fresh_zone(view, j, k, mask, zone_answers)
+    chunks: Any = None
+    start = 0
+    for p, size in enumerate(view.bounds(k)):
+        if p == 0 and zone is not None:
+            yield zone, None, size, None
+        else:
+            if chunks is None:
+                chunks = view.chunks(j, k)
+            yield None, chunks[p], size, submask(mask, start, size)
+        start += size
+
+
 def _sum(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> Any:
     total: Any = 0.0 if view.schema.columns[j].type.is_float else 0
     zero = total
     for k, mask in selected(view, where):
-        zone = _fresh_zone(view, j, k, mask, zone_answers)
         part: Any = zero
-        start = 0
-        for p, (chunk, size) in enumerate(zip(view.chunks(j, k), view.bounds(k))):
-            if p == 0 and zone is not None and zone.total is not None:
-                part = zone.total
-            else:
-                part = chunk.sum(submask(mask, start, size), part)
-            start += size
+        for zone, chunk, _, chosen in _answers(view, j, k, mask, zone_answers):
+            part = zone.total if zone is not None else chunk.sum(chosen, part)
         total += part
     return total
 
@@ -100,28 +111,19 @@ def _sum(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> A
 def _count(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> int:
     total = 0
     for k, mask in selected(view, where):
-        zone = _fresh_zone(view, j, k, mask, zone_answers)
-        start = 0
-        for p, (chunk, size) in enumerate(zip(view.chunks(j, k), view.bounds(k))):
-            if p == 0 and zone is not None:
-                total += size - zone.nulls
-            else:
-                total += chunk.count(submask(mask, start, size))
-            start += size
+        for zone, chunk, size, chosen in _answers(view, j, k, mask, zone_answers):
+            total += size - zone.nulls if zone is not None else chunk.count(chosen)
     return total
 
 
 def _bound(view: View, j: int, where: Optional[Selector], greatest: bool, zone_answers: bool) -> Any:
     best: Any = None
     for k, mask in selected(view, where):
-        zone = _fresh_zone(view, j, k, mask, zone_answers)
-        start = 0
-        for p, (chunk, size) in enumerate(zip(view.chunks(j, k), view.bounds(k))):
-            if p == 0 and zone is not None:
+        for zone, chunk, _, chosen in _answers(view, j, k, mask, zone_answers):
+            if zone is not None:
                 found: Any = None if zone.lo is None else (zone.lo, zone.hi)
             else:
-                found = chunk.bounds(submask(mask, start, size))
-            start += size
+                found = chunk.bounds(chosen)
             if found is not None:
                 best = _better(best, found[greatest], greatest)
     code = view.schema.columns[j].type.code

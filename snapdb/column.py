@@ -2,7 +2,7 @@
 
 ``parts[k]`` is what segment k is made of, (sealed chunk or None, tail or None); the last segment is open and always
 has a tail. Sealed bytes and tail rows never change: an update goes to ``overlays[k]``, a dict from in-segment row to
-physical value, until the segment is sealed anew.
+physical value, until the segment is sealed anew. A segment of a file may be an object that reads it at ``resolve()``.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Column:
         self.parts: list[Any] = [(None, self.new_buffer())]
         self.zones: list[Optional[Zone]] = [None]
         self.overlays: dict[int, dict[int, Any]] = {}
-        self._updates: dict[int, int] = {}  # segment -> updates since it was sealed, those of one row counted each time
+        self.updates: dict[int, int] = {}  # segment -> updates since it was sealed, those of one row counted each time
         self._is_owned = False
         spec = (self.name, self.type.code, self.type.limit, not definition.not_null)
         self._codec = kernels.values.RowCodec([spec], make_coerce([definition]), make_refuse([definition]))
@@ -96,6 +96,14 @@ class Column:
         """An empty buffer of this column's type."""
         buffer: ColumnBuffer = self.kernels.values.ColumnBuffer(self.type.code)
         return buffer
+
+    def part(self, k: int) -> Any:
+        """What segment k is made of; where it is not read yet it is read now."""
+        part = self.parts[k]
+        while part is not None and type(part) is not tuple:
+            part.resolve()
+            part = self.parts[k]
+        return part
 
     def staged(self, extra: Optional[ColumnBuffer]) -> Staged:
         """The column with ``extra`` appended and whole blocks folded in; nothing is changed yet."""
@@ -169,12 +177,22 @@ class Column:
         ]
         if staged.patched:
             found += [partial(self.overlays.pop, k) for k in self.overlays if k >= staged.k]
-            found += [partial(self._updates.pop, k) for k in self._updates if k >= staged.k]
-        return found + self._forget_flat()
+            found += [partial(self.updates.pop, k) for k in self.updates if k >= staged.k]
+        return found + self.forgetting_flat()
 
-    def _forget_flat(self) -> list[Call]:
+    def forgetting_flat(self) -> list[Call]:
         """Drop the flat copy: it is of the rows before this write (who holds it keeps it)."""
         return [partial(setattr, self, "_changes", self._changes + 1), partial(setattr, self, "_flat", None)]
+
+    def overlaying(self, k: int, overlay: Optional[dict[int, Any]], updates: Optional[int] = None) -> list[Call]:
+        """The calls that make ``overlay`` the updates of segment k, for one step; ``updates`` counts those of one row
+        each time, None: as many as there are rows.
+        """
+        count = len(overlay or ()) if updates is None else updates
+        return [
+            partial(self.overlays.pop, k, None) if overlay is None else assign(self.overlays, k, overlay),
+            assign(self.updates, k, count) if count else partial(self.updates.pop, k, None),
+        ]
 
     def overlay_copy(self, k: int) -> Optional[dict[int, Any]]:
         """The updates of segment k as they are now, None where there are none."""
@@ -199,23 +217,23 @@ class Column:
             before = self._physical(at - 1) if at else None
             after = self._physical(at + 1) if at + 1 < len(self) else None
             self.hints.changed(value, before, after, at + 1 == len(self))
-        self._updates[k] = self._updates.get(k, 0) + 1
-        run(calls(self._forget_flat()))
+        self.updates[k] = self.updates.get(k, 0) + 1
+        run(calls(self.forgetting_flat()))
 
     def wants_reseal(self, k: int) -> bool:
         """Whether segment k had so many updates that it should be sealed anew."""
-        updates = self._updates.get(k, 0)
+        updates = self.updates.get(k, 0)
         if updates < RESEAL_LEAST:
             return False
-        sealed, tail = self.parts[k]
+        sealed, tail = self.part(k)
         rows = (0 if sealed is None else sealed.rows) + (0 if tail is None else tail.rows)
         return bool(updates * RESEAL_SHARE > rows)
 
     def reseal(self, k: int) -> None:
         """Seal the sealed part of segment k anew with its updates; updates of tail rows stay overlaid."""
-        sealed, tail = self.parts[k]
+        sealed, tail = self.part(k)
         if sealed is None:
-            self._updates[k] = 0
+            self.updates[k] = 0
             return
         work = sealed.decode()
         overlay = self.overlays.get(k, {})
@@ -223,14 +241,14 @@ class Column:
         chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
         rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
         changed = assign(self.overlays, k, rest) if rest else partial(self.overlays.pop, k, None)
-        fresh = assign(self._updates, k, 0)
+        fresh = assign(self.updates, k, 0)
         run(calls([assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed, fresh]))
 
     def dropping(self, k: int) -> list[Call]:
         """The calls that give back the space of a segment without a live row, for one step."""
         gone: list[Call] = [assign(self.parts, k, None), assign(self.zones, k, None)]
-        forgotten: list[Call] = [partial(self.overlays.pop, k, None), partial(self._updates.pop, k, None)]
-        return [*gone, *forgotten, *self._forget_flat()]
+        forgotten: list[Call] = [partial(self.overlays.pop, k, None), partial(self.updates.pop, k, None)]
+        return [*gone, *forgotten, *self.forgetting_flat()]
 
     # -- sequence ----------------------------------------------------------
 
@@ -254,17 +272,7 @@ class Column:
         return (len(self.parts) - 1) * SEGMENT + (0 if sealed is None else sealed.rows) + int(tail.rows)
 
     def __getitem__(self, index: int) -> Any:
-        at = self._position(index)
-        k, row = at >> 16, at & (SEGMENT - 1)
-        overlay = self.overlays.get(k)
-        if overlay is not None and row in overlay:
-            return logical(self.type.code, overlay[row])
-        part = self.parts[k]
-        if part is None:
-            return None
-        sealed, tail = part
-        base = 0 if sealed is None else sealed.rows
-        return sealed.fetch(row) if row < base else tail.fetch(row - base)
+        return logical(self.type.code, self._physical(self._position(index)))
 
     def __setitem__(self, index: int, value: Any) -> None:
         if self._is_owned:
@@ -289,10 +297,10 @@ class Column:
 
     def _physical(self, at: int) -> Any:
         k, row = at >> 16, at & (SEGMENT - 1)
+        part = self.part(k)
         overlay = self.overlays.get(k)
         if overlay is not None and row in overlay:
             return overlay[row]
-        part = self.parts[k]
         if part is None:
             return None
         sealed, tail = part
@@ -334,7 +342,8 @@ class Column:
 
     def _chunks(self) -> Iterator[Chunk]:
         """Every row as chunks, updates applied; rows of a dropped segment are null."""
-        for k, part in enumerate(list(self.parts)):
+        for k in range(len(self.parts)):
+            part = self.part(k)
             yield from piece_chunks(self, part, self.overlays.get(k), None)
 
     # -- encoding ----------------------------------------------------------
@@ -344,7 +353,7 @@ class Column:
         hints = self.hints
         while hints.alive and hints.seen < len(self):
             k, row = hints.seen >> 16, hints.seen & (SEGMENT - 1)
-            part = self.parts[k]
+            part = self.part(k)
             if part is None:
                 hints.seen = (k + 1) * SEGMENT
                 continue
@@ -367,25 +376,33 @@ class Column:
 
     @property
     def encoding(self) -> str:
-        """The encoding of most rows; a hint in force shows its own name."""
+        """The encoding of most rows; a hint in force shows its own name. Of a file, of the rows that are read."""
         hint = self.hint
         if hint is not None:
             return hint
         weights: dict[str, int] = {}
-        for part in self.parts:
-            if part is not None and part[0] is not None:
+        for part in self._read_parts():
+            if part[0] is not None:
                 name = self._codec_name(part[0])
                 weights[name] = weights.get(name, 0) + part[0].rows
         if not weights:
             return self._raw_name()
         return max(weights, key=lambda name: weights[name])
 
+    def _read_parts(self) -> list[Any]:
+        """The segments whose values are in memory, at least one where there is one."""
+        found = [part for part in self.parts if type(part) is tuple]
+        if len(found) < len(self.parts) and all(part[0] is None for part in found):
+            read = map(self.part, range(len(self.parts)))
+            found = [next((part for part in read if part is not None and part[0] is not None), (None, None))]
+        return found
+
     @property
     def encodings(self) -> list[str]:
         """The encoding of each segment; a segment that is only a tail shows its raw form."""
         return [
             self._raw_name() if part is None or part[0] is None else self._codec_name(part[0])
-            for part in self.parts
+            for part in map(self.part, range(len(self.parts)))
             if part is None or part[0] is not None or part[1].rows
         ]
 
@@ -400,10 +417,10 @@ class Column:
     # -- memory and export -------------------------------------------------
 
     def memory_usage(self) -> int:
-        """Bytes held by this column."""
+        """Bytes held by this column; what is not read yet holds none."""
         total = sys.getsizeof(self.parts) + sys.getsizeof(self.zones)
         for part in self.parts:
-            for piece in part or ():
+            for piece in part if type(part) is tuple else ():
                 total += 0 if piece is None else piece.nbytes + _OBJECT_BYTES
         for overlay in self.overlays.values():
             total += sys.getsizeof(overlay) + sum(64 + sys.getsizeof(value) for value in list(overlay.values()))

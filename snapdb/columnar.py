@@ -11,66 +11,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from . import _ext
-from ._ext._common import BLOCK, SEGMENT, TAIL, Zone
-from .column import Column, export_numpy, piece_chunks
-from .scan import View, live_buffers, name_list, pick
+from . import columnar_bulk as bulk
+from . import columnar_check as check
+from ._ext._common import BLOCK, SEGMENT, TAIL
+from .column import Column, export_numpy
+from .columnar_file import Record, Segment, pieces_of
+from .columnar_undo import Undo
+from .columnar_view import ColumnarView
+from .errors import CorruptionError, InternalError
+from .pieces import Bulk, Entry, Source
+from .scan import live_buffers, name_list, pick
 from .schema import ColumnDef, Schema
+from .segments import SegmentFile, Unread, counters
 from .step import Call, assign, calls, run
 from .table import Change, Staged, Table
 
-if TYPE_CHECKING:
-    from ._ext import Backend, Chunk
-
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
-
-
-class ColumnarView(View):
-    """A columnar table as of one moment: its lists copied, everything in them shared."""
-
-    def __init__(self, table: ColumnarTable, kernels: Backend) -> None:
-        super().__init__(kernels, table.kernels, table.schema, table.port.rows)
-        self._columns = table.column_list
-        self._parts = [list(column.parts) for column in self._columns]
-        self._zones = [list(column.zones) for column in self._columns]
-        self._overlays = [{k: dict(rows) for k, rows in column.overlays.items()} for column in self._columns]
-        self._deleted = list(table.deleted)
-        self._patched: dict[tuple[int, int], Sequence[Chunk]] = {}
-
-    def dead(self, k: int) -> bool:
-        return self._parts[0][k] is None
-
-    def live(self, k: int) -> Optional[bytearray]:
-        deleted = self._deleted[k]
-        if deleted is None:
-            return None
-        kernel = self.kernels.mask
-        mask: bytearray = kernel.full(self.size(k))
-        kernel.andnot_into(mask, memoryview(deleted)[: len(mask)])
-        return mask
-
-    def bounds(self, k: int) -> Sequence[int]:
-        sealed = self._parts[0][k][0]
-        base = 0 if sealed is None else sealed.rows
-        rest = self.size(k) - base
-        return [rows for rows in (base, rest) if rows]
-
-    def pieces(self, j: int, k: int) -> Sequence[Chunk]:
-        overlay = self._overlays[j].get(k)
-        if not overlay:
-            return piece_chunks(self._columns[j], self._parts[j][k], None, self.size(k))
-        found = self._patched.get((j, k))
-        if found is None:
-            # updates are patched into a decoded copy: keep those of one segment, which a query reads piece by piece
-            if any(segment != k for _, segment in self._patched):
-                self._patched.clear()
-            found = self._patched[j, k] = piece_chunks(self._columns[j], self._parts[j][k], overlay, self.size(k))
-        return found
-
-    def zone(self, j: int, k: int) -> Optional[Zone]:
-        return self._zones[j][k]
 
 
 class ColumnarTable(Table):
@@ -118,10 +77,13 @@ class ColumnarTable(Table):
             )
             for definition in schema.columns
         ]  # fmt: skip
+        self.codes = [column.type.code for column in self.column_list]
         self.columns: dict[str, Column] = {column.name: column for column in self.column_list}
         self.deleted: list[Optional[bytearray]] = [None]  # bitmaps of 65,536 rows, never changed in place
-        self._deleted_rows = 0
+        self.deleted_rows = 0
         self._deletions = 0
+        self._file: Optional[SegmentFile] = None
+        self._undo: Optional[Undo] = None
         self.port = self.kernels.tail.RowPort(
             self.codec,
             [column.parts for column in self.column_list],
@@ -144,14 +106,16 @@ class ColumnarTable(Table):
 
     def _insert_slowly(self, row: Mapping[str, Any]) -> int:
         """An insert that met a write of more than one step, or a full tail: wait for its turn."""
-        with self.lock, self._paused():
-            self._make_room()
+        with self.writing():
+            self.make_room()
+            self._touch_tail()
             idx: int = self.port.append(row)
             return idx
 
     def append_values(self, values: Sequence[Any], first: Sequence[Call] = ()) -> None:
-        with self.lock, self._paused():
-            self._make_room()
+        with self.writing():
+            self.make_room()
+            self._touch_tail()
             run(calls([*first, partial(self.port.append_values, values)]))
 
     def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -164,15 +128,16 @@ class ColumnarTable(Table):
         self.extend(staged)
         return staged.rows
 
-    def extend(self, staged: Staged, then: Sequence[Call] = ()) -> int:
-        with self.lock, self._paused():
-            first: int = self.port.rows
+    def extend(self, staged: Staged, then: Sequence[Call] = (), first: Sequence[Call] = ()) -> int:
+        with self.writing():
+            start: int = self.port.rows
             if staged.rows:
                 states = [c.staged(b) for c, b in zip(self.column_list, staged.buffers)]
-                run(calls([*self._publication(states, first + staged.rows, len(self.deleted)), *then]))
-            return first
+                self.touch_open(states)
+                run(calls([*first, *self.publication(states, start + staged.rows, len(self.deleted)), *then]))
+            return start
 
-    def _publication(self, states: list[Any], rows: int, known: int) -> list[Call]:
+    def publication(self, states: list[Any], rows: int, known: int) -> list[Call]:
         """The calls that make prepared states of every column the table's own, for one step.
 
         The table then has ``rows`` positions; its list of deleted rows has ``known`` segments by then.
@@ -183,24 +148,25 @@ class ColumnarTable(Table):
             partial(self.deleted.extend, [None] * (k + len(parts) - known)),
             *[call for column, state in zip(self.column_list, states) for call in column.publication(state)],
             partial(setattr, self.port, "rows", rows),
-            partial(setattr, self.port, "limit", min(TAIL, SEGMENT - (0 if sealed is None else sealed.rows))),
+            partial(setattr, self.port, "limit", _limit(sealed)),
         ]
 
     def _fold(self) -> None:
         """Fold the tail into the sealed part of the open segment."""
         with self._paused():
             states = [column.staged(None) for column in self.column_list]
-            run(calls(self._publication(states, self.port.rows, len(self.deleted))))
+            self.touch_open(states)
+            run(calls(self.publication(states, self.port.rows, len(self.deleted))))
 
     def _tail_full(self) -> None:
         with self.lock:
             try:
-                self._make_room()
+                self.make_room()
             except MemoryError:
                 # the row is in and stays in; the next insert finds a full tail, takes the slow way and folds first
                 self._warn("no memory to fold the tail of table %r, trying again at the next insert")
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
         """Fold a full tail: no row may be appended past the end of the open segment."""
         tail = self.column_list[0].parts[-1][1]
         if tail.rows >= self.port.limit:
@@ -216,6 +182,12 @@ class ColumnarTable(Table):
         finally:
             self.port.paused = was
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The table to oneself, inserts of single rows included."""
+        with self.lock, self._paused():
+            yield
+
     def _warn(self, message: str) -> None:
         import logging  # not at the top: it would be a third of the cost of importing SnapDB
 
@@ -226,17 +198,19 @@ class ColumnarTable(Table):
         with self.lock:
             self.apply([self.plan_update(idx, row)])
 
-    def apply(self, changes: Iterable[Change], then: Sequence[Call] = ()) -> None:
+    def apply(self, changes: Iterable[Change], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         with self.lock:
             changes = list(changes)
+            self.check_live(change.idx for change in changes)  # before ``first``: what can fail does so here
             touched = {(j, change.idx >> 16) for change in changes for j, _ in change.values}
+            self._touch_all(touched)
             # one change is one step of the kernel; several are taken back together
             before = [(j, k, self.column_list[j].overlay_copy(k)) for j, k in touched] if len(changes) > 1 else []
             for idx, values in changes:
                 for j, value in values:  # zone maps first: one that is too wide is still true
                     self.column_list[j].widen(idx >> 16, idx & (SEGMENT - 1), value)
             try:
-                run(starmap(self.port.amend, changes), calls(then))
+                run(calls(first), starmap(self.port.amend, changes), calls(then))
             except BaseException:
                 for j, k, overlay in before:
                     self.column_list[j].restore_overlay(k, overlay)
@@ -263,18 +237,20 @@ class ColumnarTable(Table):
                 raise self.missing(idx)
             self.remove([idx])
 
-    def remove(self, ids: Iterable[int], then: Sequence[Call] = ()) -> None:
+    def remove(self, ids: Iterable[int], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         with self.lock:
-            self._make_room()  # an open segment that is full must not be dropped
+            self.make_room()  # an open segment that is full must not be dropped
             by_segment: dict[int, list[int]] = {}
             for idx in ids:
                 by_segment.setdefault(idx >> 16, []).append(idx & (SEGMENT - 1))
+            for k in by_segment:
+                self._touch(k)
             removals = [self._removal(k, rows) for k, rows in by_segment.items()]
             counts = [
-                partial(setattr, self, "_deleted_rows", self._deleted_rows + sum(gone for gone, _ in removals)),
+                partial(setattr, self, "deleted_rows", self.deleted_rows + sum(gone for gone, _ in removals)),
                 partial(setattr, self, "_deletions", self._deletions + 1),
             ]
-            run(calls([*[call for _, found in removals for call in found], *counts, *then]))
+            run(calls([*first, *[call for _, found in removals for call in found], *counts, *then]))
 
     def _removal(self, k: int, rows: list[int]) -> tuple[int, list[Call]]:
         """How many rows of segment k this deletes, and the calls that do it, for one step."""
@@ -287,6 +263,8 @@ class ColumnarTable(Table):
         gone = dead - (0 if old is None else kernel.count(old))
         if dead < SEGMENT:
             return gone, [assign(self.deleted, k, mask)]
+        if self._file is not None:
+            self._file.leave([k])
         dropped = [call for column in self.column_list for call in column.dropping(k)]
         return gone, [*dropped, assign(self.deleted, k, None)]
 
@@ -304,27 +282,189 @@ class ColumnarTable(Table):
             self.remove(ids)
             return len(ids)
 
-    def compact(self, then: Sequence[Call] = ()) -> int:
+    def compact(self, then: Sequence[Call] = (), first: Sequence[Call] = ()) -> int:
         """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
-        with self.lock, self._paused():
+        with self.writing():
             before = self.memory_usage()
             with self.view() as view:
                 buffers = live_buffers(view)
             states = [column.rebuilt(buffer) for column, buffer in zip(self.column_list, buffers)]
             emptied: list[Call] = [
                 assign(self.deleted, slice(None), [None]),
-                partial(setattr, self, "_deleted_rows", 0),
+                partial(setattr, self, "deleted_rows", 0),
                 partial(setattr, self, "_deletions", self._deletions + 1),
+                *self._renumbering(len(states[0].parts)),
             ]
-            run(calls([*emptied, *self._publication(states, buffers[0].rows, 1), *then]))
+            run(calls([*first, *emptied, *self.publication(states, buffers[0].rows, 1), *then]))
             return max(0, before - self.memory_usage())
+
+    # -- what a transaction and a file have to know ---------------------------
+
+    def _touch(self, k: int, columns: Iterable[int] = ()) -> None:
+        """Segment k is about to change, and in ``columns`` the updates of its rows."""
+        if self._file is not None:
+            self._file.load(k)
+            self._file.touch(k, columns)
+        if self._undo is not None:
+            self._undo.touch(k)
+
+    def _touch_tail(self) -> None:
+        """A row is about to be appended; a file sees from the number of rows that it was."""
+        if self._undo is not None:
+            self._undo.touch(len(self.deleted) - 1)
+
+    def touch_open(self, states: list[Any]) -> None:
+        """The open segment is about to become what is staged, with those that follow."""
+        if self._file is not None or self._undo is not None:
+            k, parts = states[0].k, states[0].parts
+            for at in range(len(parts)):
+                self._touch(k + at, range(len(states)) if states[0].patched else ())
+
+    def _touch_all(self, touched: Iterable[tuple[int, int]]) -> None:
+        """Rows of these (column, segment) pairs are about to be updated."""
+        if self._file is not None or self._undo is not None:
+            for j, k in touched:
+                self._touch(k, (j,))
+                self.column_list[j].part(k)  # what cannot be read fails here
+
+    def _renumbering(self, segments: int) -> list[Call]:
+        """Every segment is about to be replaced, by so many: the calls that note it."""
+        known = range(len(self.deleted))
+        for k in known if self._undo is not None else ():
+            self._touch(k)
+        if self._file is None:
+            return []
+        self._file.leave(known)
+        self.keep_records(self._file.records)
+        return self._file.renumbering(segments)
+
+    # -- transactions --------------------------------------------------------
+
+    def begin(self) -> None:
+        self._undo = Undo(self)
+
+    def commit(self) -> None:
+        self._undo = None
+
+    def rollback(self) -> None:
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            with self.writing():
+                undo.rollback()
+
+    def keep_records(self, ks: Iterable[int]) -> None:
+        """What is noted of these segments' places in the file is about to change."""
+        if self._undo is not None and self._file is not None:
+            self._undo.keep(ks, self._file.records)
+
+    def recalling(self, records: Mapping[int, Optional[Record]]) -> list[Call]:
+        """The calls that take back what was noted of the file and of deleted rows, for one step."""
+        forgotten: list[Call] = [partial(setattr, self, "_deletions", self._deletions + 1)]
+        return forgotten if self._file is None else [*forgotten, *self._file.recalling(records)]
+
+    # -- the file -------------------------------------------------------------
+
+    def segment_rows(self, k: int) -> int:
+        """Row positions of segment k."""
+        rows: int = self.port.rows
+        return max(0, min(SEGMENT, rows - k * SEGMENT))
+
+    def segment(self, k: int) -> Optional[Segment]:
+        """Segment k as it is now, chunks that are not read yet as their stand-ins; None where it has no live row."""
+        columns = self.column_list
+        if not self.segment_rows(k) or columns[0].parts[k] is None:
+            return None
+        return Segment(
+            [column.parts[k] for column in columns],
+            [column.zones[k] for column in columns],
+            [column.overlays.get(k) for column in columns],
+            self.deleted[k],
+        )
+
+    def attach(self, log: Any) -> None:
+        self.port.attach(log)
+
+    def adopt(self, header: Mapping[str, Any], source: Source) -> None:
+        with self.writing():
+            if self.port.rows or self._file is not None:
+                raise InternalError("a table that has rows cannot be that of a file")
+            rows, live = counters(header)
+            self._restore_hints(header.get("hints", {}))
+            file = SegmentFile(self, source)
+            loaded = file.adopt(rows)
+            closed = [Unread(file, k) for k in range(rows >> 16)]
+            parts, zones, overlays, deleted = loaded.segment
+            for column, part, zone, overlay in zip(self.column_list, parts, zones, overlays):
+                column.parts[:] = [*closed, part]
+                column.zones[:] = [*[None] * len(closed), zone]
+                run(calls(column.overlaying(len(closed), overlay)))
+            self.deleted[:] = [*[None] * len(closed), deleted]
+            self.deleted_rows = rows - live
+            self.port.rows = rows
+            self.port.limit = _limit(parts[0][0])
+            self._file = file
+
+    def _restore_hints(self, states: Any) -> None:
+        try:
+            for column in self.column_list:
+                if column.name in states:
+                    column.hints.restore(states[column.name])
+        except (TypeError, ValueError) as error:
+            raise CorruptionError(f"what is stored of the hints cannot be: {error}") from error
+
+    def header(self) -> dict[str, Any]:
+        states = {column.name: column.hints.state() for column in self.column_list}
+        hints = {name: state for name, state in states.items() if state is not None}
+        return {"rows": self.rows, "live": len(self), "hints": hints}
+
+    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+        if self._file is not None:
+            self.make_room()
+            yield from self._file.changes()
+
+    def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
+        if self._file is not None:
+            self._file.saved(stored)
+
+    def entries(self) -> Iterator[tuple[int, Entry]]:
+        self.make_room()
+        for k in range(len(self.deleted)):
+            parts = [column.part(k) for column in self.column_list]
+            segment = self.segment(k)
+            if segment is not None:
+                yield k, pieces_of(self.kernels, self.codes, segment._replace(parts=parts), None, ())[0]
+
+    def prepare(self, staged: Staged) -> Bulk:
+        return bulk.prepare(self, staged)
+
+    def publish(
+        self, batch: Bulk, stored: Sequence[tuple[int, Entry]], then: Sequence[Call] = (), first: Sequence[Call] = ()
+    ) -> int:
+        return bulk.publish(self, self._in_file(), batch, stored, then, first)
+
+    def replay(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> None:
+        bulk.replay(self, self._in_file(), first, rows, stored)
+
+    def _in_file(self) -> SegmentFile:
+        if self._file is None:
+            raise InternalError("a table in memory has no file to append from")
+        return self._file
+
+    def verify(self) -> Iterator[str]:
+        return check.verify(self)
 
     # -- reads -------------------------------------------------------------
 
     def view(self, use_numpy: Optional[bool] = None) -> ColumnarView:
         kernels = pick(self.kernels, use_numpy)
         with self.lock:
+            self._load_all()
             return ColumnarView(self, kernels)
+
+    def _load_all(self) -> None:
+        """Read every entry of the file that is not read yet, and no value."""
+        if self._file is not None:
+            self._file.load_all()
 
     @property
     def rows(self) -> int:
@@ -333,7 +473,7 @@ class ColumnarTable(Table):
         return count
 
     def __len__(self) -> int:
-        count: int = self.port.rows - self._deleted_rows
+        count: int = self.port.rows - self.deleted_rows
         return count
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -345,7 +485,8 @@ class ColumnarTable(Table):
 
     def column_buffer(self, column_name: str) -> memoryview:
         with self.lock:
-            return self.column_list[self.schema.index(column_name)].flat(self._dead_bitmaps(), self._deletions)
+            column = self.column_list[self.schema.index(column_name)]
+            return column.flat(self._dead_bitmaps(), self._deletions)
 
     def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
         with self.lock:
@@ -353,6 +494,7 @@ class ColumnarTable(Table):
             return export_numpy(column, zero_copy, self._dead_bitmaps(), self._deletions)
 
     def _dead_bitmaps(self) -> list[Optional[bytearray]]:
+        self._load_all()
         return [
             self.kernels.mask.full(SEGMENT) if part is None else deleted
             for part, deleted in zip(self.column_list[0].parts, self.deleted)
@@ -372,3 +514,8 @@ class ColumnarTable(Table):
             name: {"encoding": encoding, "bytes": size, "bits_per_value": round(size * 8 / live, 3)}
             for name, (encoding, size) in used.items()
         }
+
+
+def _limit(sealed: Any) -> int:
+    """Rows that the tail behind ``sealed`` may have: the segment ends with them."""
+    return min(TAIL, SEGMENT - (0 if sealed is None else sealed.rows))

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
+from . import _ext
 from .columnar import ColumnarTable
 from .constraints import UniqueKeys
-from .errors import ClosedError, NotFoundError, NotSupportedError, SchemaError, ValidationError, ValueTypeError
+from .errors import (
+    ClosedError,
+    DurabilityError,
+    NotFoundError,
+    NotSupportedError,
+    ReadOnlyError,
+    SchemaError,
+    SnapDBError,
+    StorageError,
+    TransactionError,
+    ValidationError,
+    ValueTypeError,
+)
+from .journal import Journal
 from .rowstore import RowTable
 from .scan import name_list
 from .schema import Schema
-from .table import Change
+from .table import Change, Staged
+from .transaction import Transaction, Transactions
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .tablefile import Opening, TableFile
 
 __all__ = ["SnapDB"]
 
@@ -28,14 +48,21 @@ _EXAMPLE = "such as Schema([ColumnDef('id', 'i64'), ColumnDef('name', 'str')])"
 
 
 class SnapDB:
-    """One table with a fixed schema. In this version it lives in memory: ``path`` is ``":memory:"``.
+    """One table with a fixed schema, in a file or, with ``path=":memory:"``, in memory.
 
-    ``storage_type`` is ``"row"`` (the default: single-row reads and writes) or ``"columnar"`` (compressed; scans,
-    filters, aggregates). ``page_size`` bounds the fixed-width part of a row of the row engine (64 … 65,535 bytes).
+    ``storage_type`` is ``"row"`` (the default of a new database: single-row reads and writes) or ``"columnar"``
+    (compressed; scans, filters, aggregates). ``schema=None`` and ``storage_type=None`` open an existing file as it was
+    made. ``page_size`` bounds the fixed-width part of a row of the row engine (64 … 65,535 bytes).
     ``dict_columns``, ``delta_columns`` and ``for_columns`` prefer an encoding in the columnar engine and never change
-    an answer. ``durability``, ``timeout`` and ``mmap`` mean something for files only.
+    an answer.
 
-    Raises SchemaError for a bad schema, NotSupportedError for what this version does not have yet. A context manager:
+    ``durability``: ``"full"`` has every commit on stable storage before it returns; ``"normal"`` an explicit
+    transaction, a bare write within 100 ms (a killed process loses nothing); ``"none"`` keeps writes in the process until
+    ``flush()``, ``checkpoint()`` or ``close()``. ``read_only=True`` opens share the file, ``timeout`` is how many seconds
+    to wait for a lock, ``mmap=False`` reads instead of mapping.
+
+    Raises SchemaError for a bad schema, SchemaMismatchError where the stored one differs, FileNotFoundError where there
+    is no file and no schema, LockedError where it is open elsewhere, CorruptionError for damage. A context manager:
     leaving it closes.
     """
 
@@ -59,31 +86,104 @@ class SnapDB:
         timeout: float = 0.0,
         mmap: bool = True,
     ) -> None:
-        self._engine: Any = _Closed(path)
-        _check_options(path, durability, metrics=metrics, cdc=cdc, encryption_key=encryption_key, read_only=read_only)
+        self._engine: Any = _Absent(f"database {str(path)!r} was not opened")
+        _check_options(path, durability, timeout, metrics=metrics, cdc=cdc, encryption_key=encryption_key)
+        if schema is not None and not isinstance(schema, Schema):
+            raise SchemaError(f"schema must be a Schema, not {type(schema).__name__}, {_EXAMPLE}")
+        if storage_type is not None and storage_type not in ENGINES:
+            raise SchemaError(f"storage_type must be 'row' or 'columnar', not {storage_type!r}")
+        _check_page_size(page_size)
+        hints = {"dict_columns": dict_columns, "delta_columns": delta_columns, "for_columns": for_columns}
+        options = {name: None if names is None else list(name_list(name, names)) for name, names in hints.items()}
+        self.durability = durability
+        self._mmap = bool(mmap)
+        self._read_only = bool(read_only)
+        self._file: Optional[TableFile] = None
+        self._journal = Journal()
+        name = os.fsdecode(os.fspath(path))
+        self.path: Union[str, Path] = name
+        if name == MEMORY:
+            self._open_memory(schema, page_size, storage_type, options)
+        else:
+            self._open_file(schema, page_size, storage_type, options, timeout)
+        self._bind()
+
+    def _open_memory(self, schema: Any, page_size: int, storage_type: Any, options: dict[str, Any]) -> None:
         if schema is None:
             raise SchemaError(f"a new database needs a schema, {_EXAMPLE}")
-        if not isinstance(schema, Schema):
-            raise SchemaError(f"schema must be a Schema, not {type(schema).__name__}, {_EXAMPLE}")
-        _check_page_size(page_size)
-        self.path: Union[str, Path] = MEMORY
+        if self._read_only:
+            raise NotSupportedError("read_only= needs a database file: a table in memory starts empty")
+        self._describe(schema, page_size, storage_type or "row")
+        self._options = options
+        self._use(_make_table(schema, page_size, self.storage_type, options))
+
+    def _describe(self, schema: Schema, page_size: int, storage_type: str) -> None:
         self.schema = schema
-        self.storage_type = "row" if storage_type is None else storage_type
+        self.storage_type = storage_type
         self.page_size = page_size
-        if self.storage_type == "row":
-            hints = {"dict_columns": dict_columns, "delta_columns": delta_columns, "for_columns": for_columns}
-            for option, names in hints.items():
-                for name in () if names is None else name_list(option, names):
-                    schema.index(name)  # hints have no effect on rows, but a misspelt one is still a mistake
-            self._engine = RowTable(schema, page_size)
-        elif self.storage_type == "columnar":
-            self._engine = ColumnarTable(
-                MEMORY, schema, dict_columns=dict_columns, delta_columns=delta_columns, for_columns=for_columns
-            )
-        else:
-            raise SchemaError(f"storage_type must be 'row' or 'columnar', not {storage_type!r}")
-        self._unique = UniqueKeys(schema)
-        self._bind()
+
+    def _use(self, table: Any) -> None:
+        self._unique = UniqueKeys(self.schema)
+        self._transactions = Transactions(table, self._unique, self._journal)
+        self._engine = table
+
+    def _open_file(
+        self, schema: Any, page_size: int, storage_type: Any, options: dict[str, Any], timeout: float
+    ) -> None:
+        from . import tablefile  # a table in memory needs none of it
+
+        opening = self._opening(str(self.path), timeout)
+        if tablefile.is_new(opening):
+            if schema is None or self._read_only:
+                missing = "to make one give a schema" + (" and no read_only" if self._read_only else "")
+                raise FileNotFoundError(errno.ENOENT, f"no database there; {missing}, {_EXAMPLE}", str(self.path))
+            self._create(opening, schema, page_size, storage_type or "row", options)
+        store = tablefile.Store.open(opening.path, opening.options)
+        try:
+            self._load(store, schema, storage_type, options)
+        except BaseException:
+            store.abandon()
+            raise
+
+    def _opening(self, path: str, timeout: float = 0.0) -> Opening:
+        from .tablefile import Opening
+
+        kernel = _ext.backend(_ext.BACKEND).wal
+        return Opening(path, kernel, self.durability, self._read_only, timeout, self._mmap)
+
+    def _create(self, opening: Opening, schema: Schema, page_size: int, storage_type: str, options: Any) -> None:
+        from .tablefile import Store
+
+        table = _make_table(schema, page_size, storage_type, options)  # refuses what cannot be made before any file is
+        description = _description(schema, page_size, storage_type, options)
+        try:
+            Store.create(opening.path, {**description, **table.header()}, opening.options)
+        except FileExistsError:
+            pass  # somebody else was faster: open theirs
+
+    def _load(self, store: Any, schema: Any, storage_type: Any, options: dict[str, Any]) -> None:
+        """Build the table that the file describes."""
+        from . import tablefile
+
+        header = store.header
+        stored = tablefile.check_schema(header, store.path, schema, storage_type)
+        kept = tablefile.stored_options(header, store.path)
+        given = {name: kept.get(name) if names is None else names for name, names in options.items()}
+        self._options = given
+        self._describe(stored, tablefile.stored_page_size(header, store.path), header["storage_type"])
+        table = _make_table(stored, self.page_size, self.storage_type, given)
+        file = tablefile.TableFile(store, table, _description(stored, self.page_size, self.storage_type, given))
+        self._journal = file.journal()
+        file.load()
+        self._use(table)
+        self._unique.stale(table)
+        self._file = file
+        if not self._read_only:
+            table.attach(store.log)
+            # no reference back from what the store calls: a handle that is dropped must go
+            handle = weakref.ref(self)
+            store.full = lambda: _on_full(handle())
+            store.broken = lambda error: _on_broken(handle(), error)
 
     def _bind(self) -> None:
         """Let single-row calls go straight to the engine's kernel: a Python frame between would cost more than
@@ -92,14 +192,39 @@ class SnapDB:
         kind = type(self)
         if kind.get is SnapDB.get:  # a subclass's own method stands
             self.get = self._engine.get  # type: ignore[method-assign]
-        if kind.insert is SnapDB.insert and not self._unique:
+        if kind.insert is SnapDB.insert and not self._unique and not self._read_only:
             self.insert = self._engine.insert  # type: ignore[method-assign]
 
     # -- lifecycle ---------------------------------------------------------
 
     def close(self) -> None:
-        """Close; every other call then raises ClosedError. Closing twice does nothing. A table in memory is gone."""
-        self._engine = _Closed(self.path)
+        """Close; every other call then raises ClosedError. Closing twice does nothing.
+
+        A transaction that is open is rolled back. A file is left complete, without a log beside it; a table in memory
+        is gone.
+        """
+        engine = self._engine
+        if isinstance(engine, _Absent):
+            self._abandon()
+            return
+        with engine.writing():  # waits for the transaction of another thread
+            if self._transactions.is_open:
+                self._transactions.rollback()
+            file, self._file = self._file, None
+            self._leave(_Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)"))
+            if file is not None:
+                engine.attach(None)
+                file.close()
+
+    def _abandon(self) -> None:
+        """Let go of the file of a handle that failed."""
+        file, self._file = self._file, None
+        if file is not None:
+            self._leave(_Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)"))
+            file.store.abandon()
+
+    def _leave(self, absent: _Absent) -> None:
+        self._engine = absent
         for name in ("get", "insert"):
             self.__dict__.pop(name, None)
 
@@ -111,8 +236,8 @@ class SnapDB:
         self.close()
 
     def __repr__(self) -> str:
-        if isinstance(self._engine, _Closed):
-            return "SnapDB(closed)"
+        if isinstance(self._engine, _Absent):
+            return f"SnapDB({'closed' if self._engine.error is ClosedError else 'failed'})"
         return f"SnapDB({str(self.path)!r}, storage_type={self.storage_type!r}, rows={len(self)}, indexes=[])"
 
     def __reduce__(self) -> NoReturn:
@@ -126,13 +251,51 @@ class SnapDB:
         self._engine.contains(0)  # a closed database says so here
         return self.storage_type == "columnar"
 
+    def transaction(self) -> Transaction:
+        """``with db.transaction():`` everything in the block happens, or with an exception nothing of it.
+
+        On stable storage when it returns (``durability="none"``: at the next flush). Other threads' writes wait. Nested:
+        TransactionError (a RuntimeError).
+        """
+        self._writable()
+        return Transaction(self._transactions)
+
     def flush(self) -> None:
-        """Every acknowledged write is on stable storage; in memory there is nothing to do."""
-        self._engine.contains(0)
+        """Every acknowledged write is on stable storage; the data file need not change. In memory nothing to do.
+
+        DurabilityError where the system cannot: the handle is then of no further use.
+        """
+        engine = self._engine
+        engine.contains(0)
+        if self._file is not None and not self._read_only:
+            with engine.lock:
+                self._outside("flush")
+                self._file.store.flush()
 
     def checkpoint(self) -> None:
-        """The write-ahead log is folded into the data file; in memory there is nothing to do."""
-        self._engine.contains(0)
+        """The write-ahead log is folded into the data file; in memory there is nothing to do.
+
+        StorageError where the disk is full: nothing is lost and the database goes on.
+        """
+        engine = self._engine
+        engine.contains(0)
+        if self._file is not None:
+            self._writable()
+            with engine.writing():
+                self._outside("checkpoint")
+                self._file.checkpoint()
+
+    def _outside(self, name: str) -> None:
+        if self._transactions.is_open:
+            raise TransactionError(f"{name}() inside a transaction: call it after the block")
+
+    def _writable(self) -> Any:
+        """The engine, for a write."""
+        engine = self._engine
+        if self._read_only:
+            engine.contains(0)  # a closed database says so first
+            raise ReadOnlyError(f"{str(self.path)!r} was opened with read_only=True; open it again without to write")
+        return engine
 
     # -- writes ------------------------------------------------------------
 
@@ -143,16 +306,17 @@ class SnapDB:
         UnknownColumnError an unknown key, UniqueError (a ValueError) a taken unique value. Whatever it raises,
         nothing was written.
         """
-        engine = self._engine
+        engine = self._writable()
         if not self._unique:
             idx: int = engine.insert(row)
             return idx
         values = engine.codec.encode(row)
-        with engine.lock:
+        with engine.writing():
             keys = self._unique.check_row(values)
             new: int = engine.rows
             try:
-                engine.append_values(values, self._unique.entering(new, keys))
+                with self._journal.row(new, values, lambda: bool(engine.rows != new)) as step:
+                    engine.append_values(values, [*step.first, *self._unique.entering(new, keys)])
             except BaseException:
                 if engine.rows == new:
                     self._unique.leave(new, keys)
@@ -163,32 +327,37 @@ class SnapDB:
         """Append every row of an iterable of dicts, all or none; returns how many. Errors are those of
         ``insert`` with the row's position.
         """
-        return self._extend(self._engine.stage(rows))
+        return self._extend(self._writable().stage(rows))
 
     def insert_columns(self, columns: Mapping[str, Any]) -> int:
         """Append whole columns (name to sequence, ``array.array``, memoryview or NumPy array of equal length),
         all or none; returns the rows.
         """
-        return self._extend(self._engine.stage_columns(columns))
+        return self._extend(self._writable().stage_columns(columns))
 
-    def _extend(self, staged: Any) -> int:
+    def _extend(self, staged: Staged) -> int:
         engine = self._engine
-        with engine.lock:
-            keys = self._unique.check_batch(staged)
-            engine.extend(staged, self._unique.entering_batch(engine.rows, keys))
-        rows: int = staged.rows
-        return rows
+        with engine.writing():
+            keys = self._unique.entering_batch(engine.rows, self._unique.check_batch(staged))
+            if self._file is not None and self._file.is_bulk(staged):
+                self._file.extend(self._journal, staged, keys)
+                if not self._transactions.is_open:
+                    _on_full(self, self._file.wants_checkpoint())
+            else:
+                with self._journal.rows(engine.rows, staged) as step:
+                    engine.extend(staged, [*keys, *step.then], step.first)
+        return staged.rows
 
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into row ``idx``. NotFoundError (a KeyError) where there is no such row; errors as for
         ``insert``.
         """
-        engine = self._engine
+        engine = self._writable()
         try:
-            if not self._unique:
+            if not self._unique and self._file is None:
                 engine.update(idx, row)
                 return
-            with engine.lock:
+            with engine.writing():
                 self._apply([engine.plan_update(idx, row)])
         except TypeError:
             _check_id(idx, "to change rows by condition use batch_update()")
@@ -196,37 +365,44 @@ class SnapDB:
 
     def _apply(self, changes: list[Change]) -> None:
         moves = self._unique.check_changes(self._engine, changes) if self._unique else []
-        self._engine.apply(changes, self._unique.moving(moves))
+        with self._journal.changes(changes) as step:
+            self._engine.apply(changes, [*self._unique.moving(moves), *step.then], step.first)
 
     def delete(self, idx: int) -> None:
         """Delete row ``idx``; its id is not given out again. NotFoundError (a KeyError) where there is no such row."""
-        engine = self._engine
+        engine = self._writable()
         try:
-            if not self._unique:
+            if not self._unique and self._file is None:
                 engine.delete(idx)
                 return
-            with engine.lock:
+            with engine.writing():
                 engine.check_live([idx])
-                engine.remove([idx], self._unique.forgetting([engine.get(idx)]))
+                self._remove([operator.index(idx)])
         except TypeError:
             _check_id(idx, "to delete rows by condition use delete_where()")
             raise
+
+    def _remove(self, ids: list[int]) -> None:
+        engine = self._engine
+        rows = [engine.get(idx) for idx in ids] if self._unique else []
+        with self._journal.deletions(ids) as step:
+            engine.remove(ids, [*self._unique.forgetting(rows), *step.then], step.first)
 
     def upsert(self, row: Mapping[str, Any]) -> int:
         """Update the row with the same primary key, or insert; returns the row id. SchemaError without a primary
         key.
         """
-        engine = self._engine
-        with engine.lock:
+        engine = self._writable()
+        with engine.writing():
             key = self.schema.primary_key
             if key is None:
                 raise SchemaError("upsert needs a primary key: declare one column with primary_key=True")
-            partial = dict(engine.codec.encode_partial(row))
+            given = dict(engine.codec.encode_partial(row))
             j = self.schema.index(key)
-            idx = self._unique.find(j, partial[j]) if j in partial else None
+            idx = self._unique.find(j, given[j]) if j in given else None
             if idx is None:
                 return self.insert(row)
-            self._apply([Change(idx, sorted(partial.items()))])
+            self._apply([Change(idx, sorted(given.items()))])
             return idx
 
     def batch_update(self, predicate: Any, updates: Any) -> int:
@@ -234,7 +410,7 @@ class SnapDB:
 
         Returns how many rows were updated. All or none: every new value is checked before the first is written.
         """
-        engine = self._engine
+        engine = self._writable()
         with engine.writing():
             changes = engine.plan_updates(predicate, updates)
             self._apply(changes)
@@ -242,19 +418,71 @@ class SnapDB:
 
     def delete_where(self, conditions: Any, combine: str = "and") -> int:
         """Delete the rows that meet the conditions; returns how many. ValueError for no conditions at all."""
-        engine = self._engine
+        engine = self._writable()
         with engine.writing():
             ids = engine.select_for_delete(conditions, combine)
-            rows = [engine.get(idx) for idx in ids] if self._unique else []
-            engine.remove(ids, self._unique.forgetting(rows))
+            self._remove(ids)
         return len(ids)
 
     def compact(self) -> int:
-        """Keep live rows only, ids renumbered densely in order; returns bytes given back."""
-        engine = self._engine
-        with engine.lock:
-            freed: int = engine.compact(self._unique.rebuilding(engine) if self._unique else ())
+        """Keep live rows only, ids renumbered densely in order; returns bytes given back (of the file and its log,
+        where there is one).
+        """
+        engine = self._writable()
+        with engine.writing():
+            file = None if self._transactions.is_open else self._file
+            before = 0 if file is None else file.bytes_on_disk()
+            keys = self._unique.rebuilding(engine) if self._unique else []
+            renumbered = partial(setattr, engine, "generation", engine.generation + 1)
+            with self._journal.compacted() as step:
+                freed: int = engine.compact([*keys, renumbered, *step.then], step.first)
+            if file is not None:
+                file.checkpoint()
+                file.store.shrink()
+                freed = max(0, before - file.bytes_on_disk())
         return freed
+
+    # -- files -------------------------------------------------------------
+
+    def backup(self, destination: Union[str, os.PathLike[str]]) -> Path:
+        """Write a copy that opens on its own; returns its path. Consistent: no write comes between.
+
+        FileExistsError where something is at ``destination`` already. A table in memory can be written to a file so.
+        """
+        from pathlib import Path
+
+        from .tablefile import copy_table
+
+        engine = self._engine
+        engine.contains(0)
+        target = os.fsdecode(os.fspath(destination))
+        with engine.writing():
+            self._outside("backup")
+            file = self._file
+            if file is not None and not self._read_only:
+                file.checkpoint()
+            is_whole = file is not None and not self._read_only
+            entries = file.entries() if file is not None and is_whole else engine.entries()
+            description = _description(self.schema, self.page_size, self.storage_type, self._options)
+            header = {**description, **engine.header(), "id_generation": engine.generation}
+            copy_table(self._opening(target), header, entries)
+        return Path(target)
+
+    def fsck(self, full: bool = True) -> dict[str, Any]:
+        """Check the database: ``{"ok", "issues", "rows", "full"}``; each issue is a dict with ``kind``, ``where`` and
+        ``message``.
+
+        Headers, superblocks, the catalog, free space and the log always; with ``full`` also every checksum, every row
+        and every zone map.
+        """
+        engine = self._engine
+        engine.contains(0)
+        with engine.writing():
+            issues = [] if self._file is None else self._file.check(full)
+            if full:
+                issues += [{"kind": "table", "where": str(self.path), "message": text} for text in engine.verify()]
+            rows = len(engine)
+        return {"ok": not issues, "issues": issues, "rows": rows, "full": bool(full)}
 
     # -- single-row reads --------------------------------------------------
 
@@ -408,35 +636,81 @@ class SnapDB:
         """Rows, deleted rows, bytes and per column encoding and bytes. File figures are 0 in memory."""
         engine = self._engine
         live, held = len(engine), self.memory_usage()
+        figures = {"file_bytes": 0, "wal_bytes": 0, "live_bytes": held, "free_bytes": 0, "last_checkpoint": None}
+        if self._file is not None:
+            figures = self._file.store.statistics()
         return {
             "rows": live,
             "deleted_rows": engine.rows - live,
             "storage_type": self.storage_type,
+            "durability": self.durability,
             "memory_bytes": held,
-            "file_bytes": 0,
-            "wal_bytes": 0,
-            "live_bytes": held,
-            "free_bytes": 0,
+            **figures,
             "columns": engine.column_stats(),
             "indexes": [],
-            "last_checkpoint": None,
         }
 
 
-class _Closed:
-    """Stands where the engine stood: whatever is asked of it says that the database is closed."""
+class _Absent:
+    """Stands where the engine stood: whatever is asked of it says why it is not there."""
 
-    def __init__(self, path: object) -> None:
-        self.__dict__["path"] = path
+    def __init__(self, message: str, error: type[SnapDBError] = ClosedError) -> None:
+        self.__dict__["message"] = message
+        self.__dict__["error"] = error
 
     def _refuse(self) -> NoReturn:
-        raise ClosedError(f"database {str(self.__dict__['path'])!r} is closed: open it again with SnapDB(...)")
+        raise self.__dict__["error"](self.__dict__["message"])
 
     def __getattr__(self, name: str) -> NoReturn:
         self._refuse()
 
     def __len__(self) -> int:
         return self._refuse()
+
+
+def _make_table(schema: Schema, page_size: int, storage_type: str, options: Mapping[str, Any]) -> Any:
+    """An empty table of the engine asked for."""
+    if storage_type == "columnar":
+        return ColumnarTable(MEMORY, schema, **options)
+    for names in options.values():
+        for name in names or ():
+            schema.index(name)  # hints have no effect on rows, but a misspelt one is still a mistake
+    return RowTable(schema, page_size)
+
+
+def _description(schema: Schema, page_size: int, storage_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file keeps of a table besides its rows."""
+    return {
+        "storage_type": storage_type,
+        "page_size": page_size,
+        "schema": schema.to_json(),
+        "options": {name: names for name, names in options.items() if names is not None},
+    }
+
+
+def _on_full(handle: Optional[SnapDB], due: bool = True) -> None:
+    """The log is past its limit: fold it in. What goes wrong does not touch the write that came before."""
+    if handle is None or not due:
+        return
+    engine, file = handle._engine, handle._file
+    if file is None or isinstance(engine, _Absent):
+        return
+    with engine.writing():
+        if handle._transactions.is_open or handle._file is None or file.store.failed is not None:
+            return
+        try:
+            file.checkpoint()
+        except (StorageError, MemoryError) as error:
+            import logging  # not at the top: it would be a third of the cost of importing SnapDB
+
+            logging.getLogger("snapdb").warning("%s: the checkpoint failed, the log goes on: %s", handle.path, error)
+
+
+def _on_broken(handle: Optional[SnapDB], error: BaseException) -> None:
+    """Stable storage failed: nothing that the handle says from here on could be trusted."""
+    if handle is not None:
+        kind = type(error) if isinstance(error, SnapDBError) else DurabilityError
+        handle._leave(_Absent(str(error), kind))
 
 
 def _check_id(idx: Any, hint: str) -> None:
@@ -453,14 +727,16 @@ def _check_page_size(given: Any) -> None:
         raise SchemaError(f"page_size must be an int, not {given!r}; did you mean storage_type={given!r}?")
 
 
-def _check_options(path: Any, durability: Any, **later: Any) -> None:
+def _check_options(path: Any, durability: Any, timeout: Any, **later: Any) -> None:
     """Refuse what this version does not have, by name, before anything is made."""
     if not isinstance(path, (str, os.PathLike)):
         raise ValidationError(f"path must be a str, a Path or {MEMORY!r}, not {type(path).__name__}")
     if durability not in DURABILITY:
         raise ValidationError(f"durability must be one of {', '.join(DURABILITY)}, not {durability!r}")
-    if os.fspath(path) != MEMORY:
-        raise NotSupportedError(f"this version keeps tables in memory only: use path={MEMORY!r}")
+    if not isinstance(timeout, (int, float)) or timeout != timeout or timeout < 0:
+        raise ValidationError(f"timeout is a number of seconds, 0 or more, not {timeout!r}")
+    if not os.fspath(path) or "\0" in os.fsdecode(os.fspath(path)):
+        raise ValidationError(f"path must name a file, not {path!r}")
     for name, value in later.items():
         if value:
-            raise NotSupportedError(f"{name}= needs a database file or a later version of SnapDB")
+            raise NotSupportedError(f"{name}= needs a later version of SnapDB")

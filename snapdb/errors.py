@@ -17,7 +17,7 @@ __all__ = [
     "DurabilityError", "Error", "HistoryLostError", "IntegrityError", "InterfaceError", "InternalError",
     "LockedError", "MissingColumnError", "NotFoundError", "NotNullError", "NotSupportedError", "OperationalError",
     "ProgrammingError", "ReadOnlyError", "RowKeyError", "SchemaError", "SchemaMismatchError", "SnapDBError",
-    "SnapshotInUseError", "TransactionError", "UniqueError", "UnknownColumnError", "ValidationError",
+    "SnapshotInUseError", "StorageError", "TransactionError", "UniqueError", "UnknownColumnError", "ValidationError",
     "ValueTypeError", "WrongKeyError", "close_names", "shorten", "suggest",
 ]  # fmt: skip
 
@@ -213,6 +213,10 @@ class CorruptionError(DatabaseError):
 
 class DurabilityError(OperationalError, OSError):
     """The system could not put a write on stable storage; whether it is there is known only after reopening."""
+
+
+class StorageError(OperationalError, OSError):
+    """The file system refused (disk full, an input/output error, a limit); nothing of the write is in the database."""
 
 
 class WrongKeyError(OperationalError, ValueError):

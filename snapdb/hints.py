@@ -7,6 +7,7 @@ first ``delta_samples`` values, in force while no value is less than the one bef
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import le
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Hints"]
 
 _FOR_SPAN = 2**16 - 1
+_MOST_KEPT = 4096  # distinct values that a file keeps; where there are more they are looked for again
 
 
 class Hints:
@@ -34,6 +36,8 @@ class Hints:
         for_encode: bool,
         for_threshold: int,
     ) -> None:
+        self.given = bool(dict_encode or delta_encode or for_encode)
+        self._dtype = dtype
         self.seen = 0  # row positions looked at
         self.values = 0  # non-null values among them
         self.dictionary: Optional[set[Any]] = set() if dict_encode and not dtype.is_bool else None
@@ -45,6 +49,58 @@ class Hints:
         self.for_threshold = for_threshold
         self.lo: Any = None
         self.hi: Any = None
+
+    def copy(self) -> Hints:
+        """These hints as they are now."""
+        made = Hints.__new__(Hints)
+        made.__dict__.update(self.__dict__)
+        if self.dictionary is not None:
+            made.dictionary = set(self.dictionary)
+        return made
+
+    def state(self) -> Optional[dict[str, Any]]:
+        """What a file keeps of the hints, ready for JSON; None where none was given."""
+        if not self.given:
+            return None
+        kept = None if self.dictionary is None else [self._plain(value) for value in self.dictionary]
+        forgets = kept is not None and len(kept) > _MOST_KEPT
+        return {
+            "seen": 0 if forgets else self.seen,
+            "values": 0 if forgets else self.values,
+            "dictionary": [] if forgets else kept,
+            "delta": self.delta,
+            "for": self.frame,
+            "thresholds": [self.dict_threshold, self.delta_samples, self.for_threshold],
+            **{name: None if forgets else self._plain(getattr(self, name)) for name in ("previous", "lo", "hi")},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as ``state()`` said. ValueError for a state that is none."""
+        try:
+            thresholds = [_whole(number) for number in state["thresholds"]]
+            self.dict_threshold, self.delta_samples, self.for_threshold = thresholds
+            self.seen, self.values = _whole(state["seen"]), _whole(state["values"])
+            kept = state["dictionary"]
+            self.dictionary = None if kept is None else {self._value(plain) for plain in kept}
+            self.delta = state["delta"] is True and self._dtype.is_integer
+            self.frame = state["for"] is True and self._dtype.is_integer
+            self.previous, self.lo, self.hi = (self._value(state[name]) for name in ("previous", "lo", "hi"))
+            self.given = True
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+    def _plain(self, value: Any) -> Any:
+        """A physical value for JSON, which has neither bytes nor every float."""
+        return value.hex() if isinstance(value, (bytes, float)) else value
+
+    def _value(self, plain: Any) -> Any:
+        if plain is None:
+            return None
+        if self._dtype.is_varlen or self._dtype.is_float:
+            if not isinstance(plain, str):
+                raise ValueError(f"{plain!r} is no value of a {self._dtype.name} column")
+            return float.fromhex(plain) if self._dtype.is_float else bytes.fromhex(plain)
+        return _whole(plain, None)
 
     @property
     def alive(self) -> bool:
@@ -129,3 +185,9 @@ class Hints:
         # before the judgement values may spread as they like; only the judgement and later values count
         if self.values >= max(1, self.for_threshold) and self.hi - self.lo > _FOR_SPAN:
             self.frame = False
+
+
+def _whole(number: Any, least: Optional[int] = 0) -> int:
+    if type(number) is not int or (least is not None and number < least):
+        raise ValueError(f"{number!r} is no number that hints have")
+    return number

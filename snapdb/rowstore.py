@@ -8,19 +8,21 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import starmap
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from itertools import repeat, starmap
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from . import _ext
 from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
 from .column import numpy, numpy_dtype
-from .errors import SchemaError
+from .errors import SchemaError, TransactionError
 from .scan import Page, View, live_buffers, pick
 from .step import Call, calls, run
 from .table import Change, Staged, Table
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, SlabView
+    from .pieces import Bulk, Entry, Source
+    from .row_file import RowFile, State
     from .schema import Schema
 
 __all__ = ["RowTable", "RowView"]
@@ -72,14 +74,41 @@ class RowView(View):
         return [self.slabs.gather(j, at, at + 1).fetch(0) for at in places]
 
 
-@contextmanager
-def _pinned(slabs: Any) -> Iterator[SlabView]:
-    """The rows as of now, to take a write of several rows back to."""
-    view: SlabView = slabs.pin()
-    try:
-        yield view
-    finally:
-        view.release()
+Cells = Iterable[tuple[int, list[tuple[int, Any]]]]  # (row id, (column index, physical value) pairs)
+
+
+def _cells(view: SlabView, ids: Iterable[int], columns: Iterable[Iterable[int]]) -> Cells:
+    """The values of live rows as the view sees them; ``columns`` are the indexes wanted of each row."""
+    for idx, wanted in zip(ids, columns):
+        if 0 <= idx < view.rows and view.live_mask(idx, idx + 1) is None:
+            yield idx, [(j, view.gather(j, idx, idx + 1).physical(0)) for j in wanted]
+
+
+class _Undo(NamedTuple):
+    """What takes one write of live rows back: what its rows were, and the calls that make them so again."""
+
+    read: Callable[[], Cells]
+    calls: Callable[[Cells], list[Call]]
+    view: SlabView  # what ``read`` may read from
+
+
+class _Notes:
+    """What takes an open transaction back."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows  # those there were: what came after goes with ``truncate``
+        self.undo: list[_Undo] = []
+        self.spare: Any = None  # the rows before ``compact``
+        self.state: Optional[State] = None  # what the file side knew before it
+
+    def wanted(self, ids: Iterable[int]) -> bool:
+        """Whether a change of these rows must be noted: not after ``compact``, before which all are kept."""
+        return self.spare is None and any(idx < self.rows for idx in ids)
+
+    def release(self) -> None:
+        """Nothing is taken back any more."""
+        for undo in self.undo:
+            undo.view.release()
 
 
 class RowTable(Table):
@@ -100,10 +129,13 @@ class RowTable(Table):
             )
         self.page_size = page_size
         self._flats: dict[str, tuple[int, memoryview, int]] = {}  # column -> (writes then, buffer, nulls)
-        self.slabs = self._new_slabs()
+        self._notes: Optional[_Notes] = None  # of the open transaction
+        self._file: Optional[RowFile] = None
+        self.slabs = self.new_slabs()
         self._bind()
 
-    def _new_slabs(self) -> Any:
+    def new_slabs(self) -> Any:
+        """Rows of this table's layout, none yet."""
         return self.kernels.slab.SlabTable(
             self.codec, self.schema.offsets, self.schema.row_width, self.page_size, self.lock, self._slowly
         )
@@ -122,35 +154,70 @@ class RowTable(Table):
         with self.lock:
             if name != "insert":
                 self.check_live(args[:1])  # it may have gone meanwhile
+                if self._is_noted():
+                    return self._noted(*args)
             return getattr(self.slabs, step)(*args)
+
+    def _is_noted(self) -> bool:
+        """Whether changes must be noted, for a transaction or for a file."""
+        return self._notes is not None or self._file is not None
+
+    def _noted(self, idx: int, row: Optional[Mapping[str, Any]] = None) -> None:
+        """An update, or without ``row`` a deletion, that is noted."""
+        with self.lock:
+            if row is None:
+                self.check_live([idx])
+                self.remove([idx])
+            else:
+                self.apply([self.plan_update(idx, row)])
 
     # -- writes ------------------------------------------------------------
 
     def append_values(self, values: Sequence[Any], first: Sequence[Call] = ()) -> None:
         with self.lock:
+            if self._file is not None:
+                self._file.load_open()
             run(calls([*first, partial(self.slabs.append_values, values)]))
 
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into a live row; KeyError where there is none."""
         if not self.contains(idx):
             raise self.missing(idx)
-        self.slabs.update(idx, row)
+        if self._is_noted():
+            self._noted(idx, row)
+        else:
+            self.slabs.update(idx, row)
 
     def delete(self, idx: int) -> None:
         """Delete a live row; KeyError where there is none."""
         if not self.contains(idx):
             raise self.missing(idx)
-        self.slabs.delete(idx)
+        if self._is_noted():
+            self._noted(idx)
+        else:
+            self.slabs.delete(idx)
 
     def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append rows, all or none; returns the first one's id."""
         return self.extend(self.stage(rows))
 
-    def extend(self, staged: Staged, then: Sequence[Call] = ()) -> int:
+    def extend(self, staged: Staged, then: Sequence[Call] = (), first: Sequence[Call] = ()) -> int:
         with self.writing():
-            first: int = self.slabs.rows
-            run(calls([partial(self.slabs.extend, staged.buffers), *then]))
-            return first
+            return self._append(partial(self.slabs.extend, staged.buffers), then, first)
+
+    def _append(self, work: Call, then: Sequence[Call], first: Sequence[Call]) -> int:
+        """Append rows by a call of the kernel; returns the first id."""
+        if self._file is not None:
+            self._file.load_open()
+        start: int = self.slabs.rows
+        done: list[bool] = []
+        try:
+            run(calls([*first, work, *then, partial(done.append, True)]))
+        except BaseException:
+            if not done and self.slabs.rows > start:
+                self.slabs.truncate(start)
+            raise
+        return start
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -163,53 +230,208 @@ class RowTable(Table):
             finally:
                 self.slabs.paused = was
 
-    def apply(self, changes: Iterable[Change], then: Sequence[Call] = ()) -> None:
+    def apply(self, changes: Iterable[Change], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         changes = list(changes)
-        with self.writing(), _pinned(self.slabs) as before:
-            try:
-                run(starmap(self.slabs.put, changes), calls(then))
-            except BaseException:  # no memory for a slab's copy half way: what is done is undone
-                for idx, values in changes:
-                    self.slabs.put(idx, [(j, before.gather(j, idx, idx + 1).physical(0)) for j, _ in values])
-                raise
 
-    def remove(self, ids: Iterable[int], then: Sequence[Call] = ()) -> None:
+        def before(view: SlabView) -> Cells:
+            return _cells(view, (idx for idx, _ in changes), ([j for j, _ in values] for _, values in changes))
+
+        with self.writing():
+            ids = [change.idx for change in changes]
+            self._write(ids, starmap(self.slabs.put, changes), before, self._putting_back, then, first)
+
+    def remove(self, ids: Iterable[int], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         ids = list(ids)
-        with self.writing(), _pinned(self.slabs) as before:
-            try:
-                run(map(self.slabs.remove, ids), calls(then))
-            except BaseException:
-                columns = range(len(self.schema.columns))
-                for idx in [idx for idx in ids if not self.contains(idx)]:
-                    self.slabs.revive(idx, [before.gather(j, idx, idx + 1).physical(0) for j in columns])
-                raise
 
-    def compact(self, then: Sequence[Call] = ()) -> int:
+        def before(view: SlabView) -> Cells:
+            return _cells(view, dict.fromkeys(ids), repeat(range(len(self.schema.columns))))
+
+        with self.writing():
+            self._write(ids, map(self.slabs.remove, ids), before, self._reviving, then, first)
+
+    def _putting_back(self, cells: Cells) -> list[Call]:
+        return [partial(self.slabs.put, idx, pairs) for idx, pairs in cells]
+
+    def _reviving(self, cells: Cells) -> list[Call]:
+        gone = ((idx, pairs) for idx, pairs in cells if not self.contains(idx))
+        return [partial(self.slabs.revive, idx, [value for _, value in pairs]) for idx, pairs in gone]
+
+    def _write(
+        self, ids: list[int], work: Iterable[Any], before: Callable[[SlabView], Cells],
+        back: Callable[[Cells], list[Call]], then: Sequence[Call], first: Sequence[Call],
+    ) -> None:  # fmt: skip
+        """Change live rows in one step. Where there is no memory half way, what is done is undone."""
+        if self._file is not None:
+            self._file.touch(ids)
+        view: SlabView = self.slabs.pin()
+        undo = _Undo(partial(before, view), back, view)
+        if len(ids) <= FEW:
+            # a slab that a view pins is copied when it is written: what is little is read beforehand
+            undo = undo._replace(read=list(before(view)).__iter__)
+            view.release()
+        noted = [self._notes.undo] if self._notes is not None and self._notes.wanted(ids) else []
+        for notes in noted:
+            notes.append(undo)
+        done: list[bool] = []
+        try:
+            run(calls(first), work, calls([*then, partial(done.append, True)]))
+        except BaseException:
+            if not done:
+                run(calls(undo.calls(undo.read())))
+                for notes in noted:
+                    notes.pop()
+                view.release()
+            raise
+        if not noted:
+            view.release()
+
+    def compact(self, then: Sequence[Call] = (), first: Sequence[Call] = ()) -> int:
         """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
         with self.writing():
             before = self.memory_usage()
             with self.view() as view:
                 buffers = live_buffers(view)
-            fresh = self._new_slabs()
+            fresh, spare = self.new_slabs(), self.new_slabs()
             fresh.extend(buffers)
-            run(calls([partial(self.slabs.take_over, fresh), *then]))
+            notes = self._notes
+            done: list[bool] = []
+            state = None if self._file is None else self._file.renumbered()
+            steps: list[Call] = [partial(spare.take_over, self.slabs), partial(self.slabs.take_over, fresh)]
+            if notes is not None and notes.spare is None:
+                notes.state = state
+                steps.append(partial(setattr, notes, "spare", spare))
+            try:
+                run(calls([*first, *steps, *then, partial(done.append, True)]))
+            except BaseException:
+                if not done:
+                    self._take_back(spare, state)
+                    if notes is not None and notes.spare is spare:
+                        notes.spare = None
+                raise
+            del spare
             return max(0, before - self.memory_usage())
+
+    def _take_back(self, spare: Any, state: Optional[State]) -> None:
+        """Have the rows again that ``compact`` has put aside."""
+        if spare.rows:
+            self.slabs.take_over(spare)
+        if self._file is not None and state is not None:
+            self._file.restore(state)
+
+    # -- transactions --------------------------------------------------------
+
+    def begin(self) -> None:
+        if self._notes is not None:
+            raise TransactionError("a transaction is open already")
+        self._notes = _Notes(self.slabs.rows)
+
+    def commit(self) -> None:
+        notes, self._notes = self._notes, None
+        if notes is not None:
+            notes.release()
+
+    def rollback(self) -> None:
+        """Rows, values and counters as they were at ``begin``. Called again, it goes on where an interrupt cut it."""
+        notes = self._notes
+        if notes is None:
+            return
+        with self.writing():
+            if notes.spare is not None:
+                self._take_back(notes.spare, notes.state)
+            back: list[Call] = []
+            if self.slabs.rows > notes.rows:
+                back.append(partial(self.slabs.truncate, notes.rows))
+            for undo in reversed(notes.undo):
+                back += undo.calls(cell for cell in undo.read() if cell[0] < notes.rows)
+            run(calls(back))
+            if self._file is not None:
+                self._file.cut(notes.rows)
+            self._notes = None
+            notes.release()
+
+    # -- the file ------------------------------------------------------------
+
+    def attach(self, log: Any) -> None:
+        self.slabs.attach(log)
+
+    def header(self) -> dict[str, Any]:
+        return {"rows": self.slabs.rows, "live": self.slabs.live}
+
+    def adopt(self, header: Mapping[str, Any], source: Source) -> None:
+        from .row_file import RowFile, counters  # a table in memory needs none of it
+
+        with self.lock:
+            rows, live = counters(header, self.slabs.slab_rows * self.slabs.group_slabs)
+            file = RowFile(self, source)
+            file.adopt(rows, live)
+            self._file = file
+
+    def _kept(self) -> RowFile:
+        if self._file is None:
+            raise TransactionError("the table has no file")
+        return self._file
+
+    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+        return self._kept().changes()
+
+    def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
+        self._kept().saved(stored)
+
+    def entries(self) -> Iterator[tuple[int, Entry]]:
+        from .row_file import entries
+
+        self._load()
+        return entries(self)
+
+    def prepare(self, staged: Staged) -> Bulk:
+        from .row_file import prepare
+
+        with self.lock:
+            return prepare(self, staged)
+
+    def publish(
+        self, bulk: Bulk, stored: Sequence[tuple[int, Entry]], then: Sequence[Call] = (), first: Sequence[Call] = ()
+    ) -> int:
+        with self.writing():
+            start = self._append(partial(self.slabs.absorb, bulk.state), then, first)
+            if self._file is not None:
+                self._file.published(start, stored)
+            return start
+
+    def replay(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> None:
+        with self.writing():
+            file = self._kept()
+            self._append(partial(self.slabs.absorb, file.read_bulk(first, rows, stored)), (), ())
+            file.published(first, stored)
+
+    def verify(self) -> Iterator[str]:
+        from .row_file import verify
+
+        return verify(self) if self._file is None else self._file.verify()
+
+    def _load(self) -> None:
+        """Have every row here, for what reads the table as a whole."""
+        if self._file is not None:
+            self._file.load()
 
     # -- reads -------------------------------------------------------------
 
     def view(self, use_numpy: Optional[bool] = None) -> RowView:
         kernels = pick(self.kernels, use_numpy)
         with self.lock:  # a write of several rows is seen whole or not at all
+            self._load()
             return RowView(self, kernels)
 
     def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
         with self.lock:
+            self._load()
             items: Iterator[tuple[int, dict[str, Any]]] = self.slabs.pin().items()
         return items
 
     def raw_items(self) -> Iterator[tuple[int, memoryview]]:
         """(id, read-only bytes of the row's fixed part) of the live rows in id order."""
         with self.lock:
+            self._load()
             items: Iterator[tuple[int, memoryview]] = self.slabs.pin().raw_items()
         return items
 

@@ -14,6 +14,7 @@ from .errors import NotFoundError, SnapDBError, ValidationError, ValueTypeError
 
 if TYPE_CHECKING:
     from ._ext import Backend, ColumnBuffer
+    from .pieces import Bulk, Entry, Source
     from .schema import Schema
     from .step import Call
 
@@ -47,6 +48,7 @@ class Table:
         self.schema = schema
         self.kernels = kernels
         self.lock = threading.RLock()
+        self.generation = 0  # of the row ids: one more at every compact()
         self.zone_answers = True  # off only to measure what answering from zone maps saves
         self.refuse = make_refuse(schema.columns)
         self.codec = kernels.values.RowCodec(schema.specs, make_coerce(schema.columns), self.refuse)
@@ -65,26 +67,101 @@ class Table:
         """Whether a live row has this id."""
         raise NotImplementedError
 
-    # ``first`` and ``then`` are calls made in one step with the write: no exception or signal splits them
+    # ``first`` and ``then`` are calls made in one step with the write: no exception or signal splits them. ``first``
+    # come before the change (the log's frame), ``then`` after it; what raises in ``first`` leaves the table as it was
 
     def append_values(self, values: Sequence[Any], first: Sequence[Call] = ()) -> None:
         """Append one row of checked physical values; its id is ``rows`` of before."""
         raise NotImplementedError
 
-    def extend(self, staged: Staged, then: Sequence[Call] = ()) -> int:
+    def extend(self, staged: Staged, then: Sequence[Call] = (), first: Sequence[Call] = ()) -> int:
         """Append staged rows, all or none; returns the first id."""
         raise NotImplementedError
 
-    def apply(self, changes: Iterable[Change], then: Sequence[Call] = ()) -> None:
+    def apply(self, changes: Iterable[Change], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         """Carry out planned updates of live rows, all or none."""
         raise NotImplementedError
 
-    def remove(self, ids: Iterable[int], then: Sequence[Call] = ()) -> None:
+    def remove(self, ids: Iterable[int], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         """Delete live rows, all or none."""
+        raise NotImplementedError
+
+    def compact(self, then: Sequence[Call] = (), first: Sequence[Call] = ()) -> int:
+        """Keep live rows only, ids renumbered densely in order; returns bytes of memory given back."""
+        raise NotImplementedError
+
+    # -- for a transaction: nothing below ``begin`` is for good before ``commit`` ---
+
+    def begin(self) -> None:
+        """From here on note what ``rollback`` needs. The caller holds the lock until the transaction ends."""
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        """Forget what was noted."""
+        raise NotImplementedError
+
+    def rollback(self) -> None:
+        """Rows, deleted rows, values and counters as they were at ``begin``."""
+        raise NotImplementedError
+
+    # -- for a file: see "The file" in docs/design.md ---------------------------
+
+    def attach(self, log: Any) -> None:
+        """Single-row inserts write their frame to this log themselves (None: not any more)."""
+        raise NotImplementedError
+
+    def adopt(self, header: Mapping[str, Any], source: Source) -> None:
+        """Be the table of a file, which is empty so far: counters from ``header`` (what ``header()`` gave when it was
+        written), entries from ``source`` when they are first needed. Changes are noted from here on. CorruptionError for
+        a header that makes no sense.
+        """
+        raise NotImplementedError
+
+    def header(self) -> dict[str, Any]:
+        """The counters that a file keeps, ready for JSON: ``rows``, ``live`` and the engine's own."""
+        raise NotImplementedError
+
+    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+        """The entries that have changed since they were last ``saved``, ascending by key, made one at a time; None: the
+        key is gone. Pieces that have not changed are references. Nobody writes meanwhile.
+        """
+        raise NotImplementedError
+
+    def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
+        """The changes are in the file, as these entries of references."""
+        raise NotImplementedError
+
+    def entries(self) -> Iterator[tuple[int, Entry]]:
+        """Every entry with its data, for a copy of a table that has no file."""
+        raise NotImplementedError
+
+    def prepare(self, staged: Staged) -> Bulk:
+        """A large batch as entries to be written before it is logged; nothing is changed yet."""
+        raise NotImplementedError
+
+    def publish(
+        self, bulk: Bulk, stored: Sequence[tuple[int, Entry]], then: Sequence[Call] = (), first: Sequence[Call] = ()
+    ) -> int:
+        """Append a prepared batch whose entries are written; returns the first id. What is as stored need not be written
+        again.
+        """
+        raise NotImplementedError
+
+    def replay(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> None:
+        """``publish`` when reopening: the batch is read from its entries. CorruptionError."""
+        raise NotImplementedError
+
+    def verify(self) -> Iterator[str]:
+        """What is wrong with the table, one sentence each: every piece decoded, zone maps and counts against the rows."""
         raise NotImplementedError
 
     def memory_usage(self) -> int:
         """Bytes this table holds in memory."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> int:
+        """Row positions given out; the next row's id."""
         raise NotImplementedError
 
     def __len__(self) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import struct
 import threading
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from log_frames import EPOCH, LINK, LSN, SALT, scan
 
 from snapdb import _ext
 from snapdb._ext import _common as c
@@ -333,3 +337,413 @@ def test_the_twins_agree_with_a_model(steps: list[tuple[str, int]]) -> None:
         for i in range(-2, len(model) + 2):
             wanted = model[i] if 0 <= i < len(model) else None
             assert table.port.get(i) == wanted and table.port.contains(i) == (wanted is not None)
+
+
+# -- a log -----------------------------------------------------------------
+
+
+class Lost(Exception):
+    """What ``failed`` raises here."""
+
+
+class Disk:
+    """A log over memory, or over a descriptor that the compiled log writes to itself; ``hooks`` are run by name."""
+
+    def __init__(self, kernels: Any, path: Optional[Path] = None) -> None:
+        self.wal = kernels.wal
+        self.memory = bytearray()
+        self.fd = -1 if path is None else os.open(path, os.O_RDWR | os.O_CREAT)
+        self.calls: list[str] = []
+        self.hooks: dict[str, Callable[[], None]] = {}
+        self.log = kernels.wal.Log(self.write, self.room, self.failed, self.settle)
+        self.log.attention = True
+
+    def call(self, name: str) -> None:
+        self.calls.append(name)
+        self.hooks.get(name, lambda: None)()
+
+    def write(self, data: Any, offset: int) -> None:
+        self.call("write")
+        if self.fd >= 0:
+            os.pwrite(self.fd, data, offset)
+        self.memory[len(self.memory) :] = bytes(max(0, offset - len(self.memory)))
+        self.memory[offset : offset + len(data)] = data
+
+    def room(self, end: int) -> None:
+        self.call("room")
+        if not self.log.limit:
+            self.log.start(SALT, EPOCH, LSN, LINK, 1 << 12, self.fd)
+        self.log.limit = max(self.log.limit, end + (1 << 12))
+
+    def failed(self, error: OSError) -> None:
+        self.call("failed")
+        raise Lost from error
+
+    def settle(self) -> None:
+        self.call("settle")
+
+    def payloads(self) -> list[tuple[int, bytes]]:
+        """(row id, packed row) of every frame."""
+        data = bytes(self.memory) if self.fd < 0 else os.pread(self.fd, 1 << 24, 0)
+        frames, _end, _crc = scan(self.wal, data or bytes(64))
+        assert [frame[2:4] for frame in frames] == [(1, 3)] * len(frames)  # kind ROW, first and last
+        return [(struct.unpack_from("<Q", data, start)[0], data[start + 8 : stop]) for *_, start, stop in frames]
+
+
+def packed(table: Table, rows: list[dict[str, Any]], first: int = 0) -> list[tuple[int, bytes]]:
+    codec = table.codec
+    return [(first + i, codec.pack(codec.encode(row))) for i, row in enumerate(rows)]
+
+
+@pytest.fixture(params=["function", "descriptor"])
+def disk(request: pytest.FixtureRequest, kernels: Any, tmp_path: Path) -> Any:
+    """A log that writes by a Python function, and one that has a file descriptor."""
+    if request.param == "descriptor" and not hasattr(os, "pwrite"):
+        pytest.skip("no pwrite here")
+    made = Disk(kernels, tmp_path / "wal" if request.param == "descriptor" else None)
+    yield made
+    if made.fd >= 0:
+        os.close(made.fd)
+
+
+def test_inserts_are_logged(kernels: Any, disk: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    assert port.insert(row_of(0)) == 0
+    port.attach(disk.log)
+    rows = [row_of(i) for i in range(1, 300)]
+    assert [port.insert(row) if i % 3 else port.append(row) for i, row in enumerate(rows)] == list(range(1, 300))
+    assert disk.payloads() == packed(table, rows, 1)
+    assert disk.calls.count("settle") == 299 and disk.calls[0] == "room" and disk.calls.count("room") > 2
+    by_itself = disk.fd >= 0 and kernels.name == "c"
+    assert disk.calls.count("write") == (0 if by_itself else 299)
+    port.append_values([1, None, None, None, None])
+    port.amend(300, [(0, 2)])
+    assert len(disk.payloads()) == 299 and disk.calls.count("settle") == 299
+    port.attach(None)
+    port.insert(row_of(301))
+    assert len(disk.payloads()) == 299 and port.rows == 302
+    assert [port.get(i) for i in range(1, 300)] == rows
+    assert {segments[0][1].rows for segments in table.parts} == {302}
+    for other in (5, "log", disk):
+        with pytest.raises(TypeError):
+            port.attach(other)
+
+
+def test_a_held_log(kernels: Any, disk: Any) -> None:
+    table = Table(kernels)
+    table.port.attach(disk.log)
+    disk.log.hold = True
+    rows = [row_of(i) for i in range(50)]
+    for row in rows:
+        table.port.insert(row)
+    assert disk.payloads() == [] and table.port.rows == 50
+    disk.log.flush()
+    assert disk.payloads() == packed(table, rows)
+
+
+def test_a_bad_row_is_not_logged(kernels: Any, disk: Any) -> None:
+    table = Table(kernels)
+    table.port.attach(disk.log)
+    for call in (table.port.insert, table.port.append):
+        with pytest.raises(ValueError):
+            call({"id": 2**31})
+    table.port.paused = True
+    assert table.port.insert(row_of(1)) == -7
+    assert disk.calls == [] and table.port.rows == 0
+    for segments in table.parts:
+        segments[-1] = (None, None)
+    with pytest.raises(RuntimeError):
+        table.port.append(row_of(1))
+    assert disk.payloads() == [] and table.port.rows == 0 and disk.log.lsn in (0, LSN)
+
+
+def test_a_failed_write_inserts_nothing(kernels: Any) -> None:
+    disk = Disk(kernels)
+    table = Table(kernels)
+    port = table.port
+    port.attach(disk.log)
+    port.insert(row_of(0))
+
+    def fail() -> None:
+        raise OSError(28, "full")
+
+    for name, kind in (("write", Lost), ("room", OSError)):
+        disk.hooks[name] = fail
+        if name == "room":
+            disk.log.limit = disk.log.position
+        for call in (port.insert, port.append):
+            with pytest.raises(kind):
+                call(row_of(1))
+        del disk.hooks[name]
+        assert port.rows == 1 and {segments[0][1].rows for segments in table.parts} == {1}
+    assert port.insert(row_of(1)) == 1
+    assert disk.payloads() == packed(table, [row_of(0), row_of(1)])
+
+
+def test_a_failed_write_to_a_descriptor(kernels: Any, tmp_path: Path) -> None:
+    disk = Disk(kernels, tmp_path / "wal")
+    table = Table(kernels)
+    table.port.attach(disk.log)
+    table.port.insert(row_of(0))
+    os.close(disk.fd)
+    with pytest.raises(Lost):
+        table.port.insert(row_of(1))
+    assert table.port.rows == 1 and table.port.get(1) is None and disk.calls[-1] == "failed"
+
+
+def test_a_failed_settling_comes_after_the_row(kernels: Any, disk: Any) -> None:
+    table = Table(kernels)
+    table.port.attach(disk.log)
+
+    def fail() -> None:
+        assert table.port.get(table.port.rows - 1) == row_of(1)  # it is in, and the lock is free
+        raise Lost
+
+    disk.hooks["settle"] = fail
+    for call in (table.port.insert, table.port.append):
+        with pytest.raises(Lost):
+            call(row_of(1))
+    assert table.port.rows == 2 and disk.payloads() == packed(table, [row_of(1)] * 2)
+
+
+def test_settling_comes_after_folding(kernels: Any, disk: Any) -> None:
+    table = Table(kernels)
+
+    def full() -> None:
+        disk.call("full")
+        raise ArithmeticError
+
+    port = kernels.tail.RowPort(
+        table.codec, table.parts, table.overlays, table.deleted, threading.RLock(), table.wait, full
+    )
+    port.attach(disk.log)
+    port.limit = 2
+    port.insert(row_of(0))
+    with pytest.raises(ArithmeticError):
+        port.insert(row_of(1))
+    assert disk.calls[-2:] == ["full", "settle"]
+    assert port.insert(row_of(2)) == -7 and len(disk.payloads()) == 2
+
+
+def test_writing_from_within_a_write(kernels: Any) -> None:
+    disk, table = Disk(kernels), Table(kernels)
+    port = kernels.tail.RowPort(
+        table.codec, table.parts, table.overlays, table.deleted, threading.RLock(), table.wait, table.fold
+    )
+    port.attach(disk.log)
+
+    def again() -> None:
+        for call, value in ((port.insert, row_of(5)), (port.append, row_of(5)), (port.append_values, [1] + [None] * 4)):
+            with pytest.raises(RuntimeError):
+                call(value)
+        assert port.get(port.rows) is None and port.get(0) == (row_of(0) if port.rows else None)
+
+    disk.hooks["write"] = again
+    assert [port.insert(row_of(i)) for i in range(3)] == [0, 1, 2]
+    assert disk.payloads() == packed(table, [row_of(i) for i in range(3)])
+
+
+def test_what_changes_while_room_is_made(disk: Any) -> None:
+    if "c" not in _ext.available() or type(disk.log).__module__.endswith("_py"):
+        pytest.skip("the twin holds its lock meanwhile")
+    kernels = _ext.backend("c")
+    table = Table(kernels)
+    table.port.attach(disk.log)
+    disk.hooks["room"] = lambda: setattr(table.port, "paused", True)
+    assert table.port.insert(row_of(0)) == -7 and disk.payloads() == [] and table.port.rows == 0
+    table.port.paused = False
+    disk.hooks["room"] = lambda: table.port.attach(None)
+    disk.log.limit = disk.log.position
+    assert table.port.insert(row_of(0)) == 0 and disk.payloads() == []
+
+
+def test_threads_and_a_log(kernels: Any, disk: Any) -> None:
+    table = Table(kernels)
+    table.port.attach(disk.log)
+    table.port.limit = 10**9
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for i in range(200):
+                idx = table.port.insert({"id": seed * 1000 + i, "s": "x" * (i % 8)})
+                assert table.port.get(idx)["id"] == seed * 1000 + i
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures and table.port.rows == 800
+    frames = disk.payloads()
+    assert [idx for idx, _ in frames] == list(range(800))
+    assert [table.codec.decode(table.codec.unpack(data)) for _, data in frames] == list(map(table.port.get, range(800)))
+
+
+# -- segments that are not read yet ----------------------------------------
+
+
+class Later:
+    """A part of a file that is not read yet; what ``resolve()`` does to the table is given."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+        self.calls = 0
+
+    def resolve(self) -> None:
+        self.calls += 1
+        self.run()
+
+
+def unread(table: Table, k: int = 0, deleted: Optional[bytearray] = None, overlay: Any = None) -> list[Later]:
+    """Make segment k of every column unread; reading column 0 brings the deleted rows, each column its overlay."""
+    made = []
+
+    def reader(j: int, part: Any) -> Callable[[], None]:
+        def run() -> None:
+            table.parts[j][k] = part
+            if j == 0:
+                table.deleted[k] = deleted
+            if overlay and j in overlay:
+                table.overlays[j][k] = dict(overlay[j])
+
+        return run
+
+    for j, segments in enumerate(table.parts):
+        made.append(Later(reader(j, segments[k])))
+        segments[k] = made[-1]
+    return made
+
+
+def test_rows_that_are_not_read_yet(kernels: Any) -> None:
+    for first in ("get", "contains", "amend", "insert", "append", "append_values"):
+        table = Table(kernels)
+        port = table.port
+        for i in range(20):
+            port.insert(row_of(i))
+        later = unread(table, 0, bytearray(b"\x08"), {1: {5: b"new"}})
+        if first == "get":
+            assert port.get(20) is None and port.get(-1) is None and not later[0].calls
+            assert port.get(3) is None and later[0].calls == 1 and later[1].calls == 0  # the deleted rows came first
+            assert port.get(5) == {**row_of(5), "s": "new"}
+        elif first == "contains":
+            assert not port.contains(20) and not later[0].calls
+            assert port.contains(5) and not port.contains(3) and [one.calls for one in later] == [1, 0, 0, 0, 0]
+        elif first == "amend":
+            with pytest.raises(KeyError):
+                port.amend(3, [(1, b"x")])
+            with pytest.raises(IndexError):
+                port.amend(4, [(9, b"x")])
+            port.amend(6, [(1, b"x"), (3, None)])
+            assert [one.calls for one in later] == [1, 1, 0, 1, 0]
+            assert table.overlays[1] == {0: {5: b"new", 6: b"x"}} and table.overlays[3] == {0: {6: None}}
+        elif first == "append_values":
+            assert port.append_values([9, None, None, None, None]) == 20
+        else:
+            assert getattr(port, first)(row_of(20)) == 20
+        assert port.get(7) == row_of(7) and port.get(5) == {**row_of(5), "s": "new"} and port.get(3) is None
+        assert [one.calls for one in later] == [1] * 5
+
+
+def test_a_segment_that_turns_out_empty(kernels: Any) -> None:
+    table = Table(kernels)
+    table.port.insert(row_of(0))
+    table.port.rows = c.SEGMENT
+    table.open()
+    table.port.insert(row_of(1))
+    for segments in table.parts:
+        segments[0] = None
+    unread(table)
+    assert table.port.get(0) is None and not table.port.contains(0)
+    with pytest.raises(KeyError):
+        table.port.amend(0, [(0, 1)])
+    assert table.port.get(c.SEGMENT) == row_of(1)
+
+
+@pytest.mark.parametrize("column", [0, 2])
+def test_a_segment_that_cannot_be_read(kernels: Any, column: int) -> None:
+    table = Table(kernels)
+    port = table.port
+    port.insert(row_of(0))
+    kept = table.parts[column][0]
+
+    def damage() -> None:
+        raise ArithmeticError
+
+    calls: list[Callable[[], Any]] = [
+        lambda: port.get(0),
+        lambda: port.amend(0, [(column, None)]),
+        lambda: port.insert(row_of(1)),
+        lambda: port.append(row_of(1)),
+        lambda: port.append_values([1, None, None, None, None]),
+    ]
+    if column == 0:
+        calls.append(lambda: port.contains(0))
+    for run, kind in ((damage, ArithmeticError), (lambda: None, RuntimeError)):
+        table.parts[column][0] = later = Later(run)
+        for call in calls:
+            with pytest.raises(kind):
+                call()
+        assert 0 < later.calls < 10 * len(calls)
+    table.parts[column][0] = Later(lambda: table.parts[column].__setitem__(0, kept))
+    assert port.get(0) == row_of(0) and port.rows == 1 and table.overlays == [{}] * 5
+
+
+def test_reading_may_take_more_than_one_step(kernels: Any) -> None:
+    table = Table(kernels)
+    table.port.insert(row_of(0))
+    for segments in table.parts:
+        kept = segments[0]
+        second = Later(lambda segments=segments, kept=kept: segments.__setitem__(0, kept))  # type: ignore[misc]
+        segments[0] = Later(lambda segments=segments, second=second: segments.__setitem__(0, second))  # type: ignore[misc]
+    assert table.port.get(0) == row_of(0)
+
+
+def test_reading_may_change_the_table(kernels: Any) -> None:
+    table = Table(kernels)
+    port = table.port
+    for i in range(10):
+        port.insert(row_of(i))
+    kept = table.parts[3][0]
+
+    def delete() -> None:
+        table.parts[3][0] = kept
+        table.deleted[0] = bytearray(b"\x20")
+
+    table.parts[3][0] = Later(delete)
+    assert port.get(5) is None and port.get(6) == row_of(6)
+
+    def shrink() -> None:
+        port.rows = 2
+        table.deleted[0] = None
+        for segments in table.parts:
+            segments.clear()
+
+    for column in (0, 4):
+        table = Table(kernels)
+        port = table.port
+        port.insert(row_of(0))
+        port.rows = 10
+        table.parts[column][0] = Later(shrink)
+        assert port.get(0 if column else 9) is None and not port.contains(0)
+        with pytest.raises(KeyError):
+            port.amend(0, [(column, 1)])
+        with pytest.raises(RuntimeError):
+            port.insert(row_of(1))
+
+
+def test_pausing_while_the_open_segment_is_read(kernels: Any) -> None:
+    table = Table(kernels)
+    later = unread(table)
+    run = later[2].run
+
+    def pause() -> None:
+        run()
+        table.port.paused = True
+
+    later[2].run = pause
+    assert table.port.insert(row_of(0)) == -7 and table.port.rows == 0
+    assert table.port.append(row_of(0)) == 0

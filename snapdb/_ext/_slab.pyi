@@ -58,6 +58,18 @@ class SlabTable:
         """Give out ``count`` positions that hold no row (dead rows of a reopened file). ValueError where negative."""
     def take_over(self, other: "SlabTable") -> None:
         """Have every row of ``other`` (a table of the same layout, empty afterwards) instead of one's own; views keep what they see."""
+    # -- for a table in a file ---------------------------------------------
+    group_slabs: int  # slabs of a group: max(1, 65536 // block)
+    def attach(self, log: Any) -> None:
+        """From now on ``insert`` and ``append`` write each row to this ``_wal.Log`` (None: to none) as a ROW frame, after room for the row was made and before it is in, and call its ``after()`` once it is. ``append_values`` and everything else log nothing."""
+    def dump(self, group: int) -> bytes:
+        """The image of slab group ``group`` (``docs/format.md``), heaps rewritten without garbage. A group without a live row gives an image without blocks."""
+    def load(self, group: int, data: Any) -> None:
+        """Take in the image of a group, none of whose slabs are here; ``live`` and ``rows`` stay as they are. Bytes are not trusted: ValueError, and nothing is taken in."""
+    def adopt(self, rows: int, live: int, missing: Optional[bytearray], fault: Callable[[int], None]) -> None:
+        """Be a table of ``rows`` positions and ``live`` rows whose groups come when they are asked for: ``missing`` has a bit for each group that ``load`` has not brought yet, and a single-row read or write that finds its slab not there calls ``fault(group)`` where the bit is set, which loads the group and clears the bit. Views do not ask: load everything before ``pin``. ValueError where the table has rows."""
+    def absorb(self, other: "SlabTable") -> None:
+        """Append the rows of ``other`` (same layout, no views, empty afterwards), whose positions below this table's ``rows`` hold none: it was made with ``skip(rows)`` and ``extend``. One step: memory first, nothing on failure. ValueError where it does not fit."""
     def pin(self) -> "SlabView":
         """The rows as of now."""
     @property

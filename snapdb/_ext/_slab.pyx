@@ -6,18 +6,28 @@ nothing from the last look at the table to the end of the write runs Python code
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_ND,
+    PyBUF_SIMPLE,
+    PyBUF_STRIDES,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_SetItem, PyDict_Size
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import sys as _sys
 
 from ._values cimport Cell, ColumnBuffer, Memory, RowCodec, allocate, logical_bytes, logical_fixed, snap_prefetch
+from ._wal cimport WAL_FRAME, WAL_ROW, Log
 
 __all__ = ["SlabTable", "SlabView"]
 
@@ -28,21 +38,16 @@ cdef extern from "Python.h":
     object PyMemoryView_FromObject(object value)
     object PyByteArray_FromStringAndSize(const char* data, Py_ssize_t size)
     char* PyByteArray_AS_STRING(object value)
+    Py_ssize_t PyByteArray_GET_SIZE(object value)
     PyObject* PyTuple_GET_ITEM(object value, Py_ssize_t at)
 
 include "_slab_store.pxi"
 include "_slab_view.pxi"
+include "_slab_file.pxi"
 
 
 cdef enum:
     ON_STACK = 32  # columns whose cells fit on the stack
-
-ctypedef struct Source:
-    # a staged column
-    const char* values
-    const uint64_t* starts
-    const char* nulls
-
 
 cdef inline Py_ssize_t position_of(object idx) except? -1:
     """A row id as a position, -1 for one that no row can have. TypeError where it is not an integer."""
@@ -63,18 +68,23 @@ cdef class SlabTable:
     bytes zero padded, its length kept outside the row; other strings 8 bytes, u32 heap offset and u32 length),
     ``row_width`` the row's bytes. A slab holds ``max(1, page_size // row_width)`` rows; one without a live row left is
     given back. While ``paused`` is true, ``insert``, ``update`` and ``delete`` go to ``slow(name, *args)``, which waits
-    for its turn; ``append``, ``change`` and ``remove`` are the same without that check. ``lock`` is for the twin.
+    for its turn; ``append``, ``change`` and ``remove`` are the same without that check. ``lock`` is taken where a write
+    calls Python code half-way: where its log has no file descriptor; and by the twin.
     """
     cdef readonly Py_ssize_t rows  # positions given out
     cdef readonly Py_ssize_t live
     cdef readonly Py_ssize_t slab_rows
     cdef readonly Py_ssize_t writes  # grows with every write, to tell whether something read earlier is still true
+    cdef readonly Py_ssize_t group_slabs  # slabs of a group in a file
     cdef public bint paused
+    cdef bint busy  # Python code writes a row to the log that is not in the table yet: nobody else may write
     cdef RowCodec codec
     cdef Layout layout
     cdef Pins pins
     cdef Directory slabs
-    cdef object lock, slow
+    cdef object lock, slow, fault
+    cdef object missing  # bitmap of the groups that are in the file only; None: everything is here
+    cdef Log log
 
     def __init__(self, RowCodec codec not None, offsets, Py_ssize_t row_width, Py_ssize_t page_size, lock, slow):
         if self.layout is not None:
@@ -86,6 +96,7 @@ cdef class SlabTable:
         self.lock = lock
         self.slow = slow
         self.slab_rows = layout.rows
+        self.group_slabs = max(1, GROUP_BYTES // layout.size)
         self.layout = layout
 
     def __cinit__(self):
@@ -103,7 +114,11 @@ cdef class SlabTable:
         at[0] = position - number * self.slab_rows
         slab = self.slabs.find(number)
         if slab is None:
-            return None
+            if self.missing is None:
+                return None
+            slab = self.ask(number)
+            if slab is None:
+                return None
         # a row at a random place is two misses and its liveness a third: ask for all at once, a tenth of a point read
         snap_prefetch(slab.block + at[0] * self.layout.stride)
         snap_prefetch(slab.block + at[0] * self.layout.stride + self.layout.stride - 1)
@@ -136,12 +151,16 @@ cdef class SlabTable:
         """Have every row of ``other`` (a table of the same layout, empty afterwards) instead of one's own; views keep what they see."""
         if other.layout.stride != self.layout.stride or other.slab_rows != self.slab_rows or other is self:
             raise ValueError("take_over needs another table of the same layout")
+        self.idle()
+        other.idle()
         self.pins, self.slabs = other.pins, other.slabs
+        self.missing, self.fault = other.missing, other.fault
         self.rows, self.live = other.rows, other.live
         self.writes += 1
         other.writes += 1
         other.pins = Pins.__new__(Pins)
         other.slabs = Directory.__new__(Directory)
+        other.missing = other.fault = None
         other.rows = other.live = 0
 
     def pin(self):
@@ -246,6 +265,12 @@ cdef class SlabTable:
 
     # -- writes ------------------------------------------------------------
 
+    cdef int idle(self) except -1:
+        """RuntimeError in a write from within the log's own callbacks."""
+        if self.busy:
+            raise RuntimeError("a row is being written: what its log calls must not write to the table")
+        return 0
+
     cdef object append_cells(self, const Cell* cells):
         """Append a row that is encoded; returns its id."""
         cdef object idx = self.rows  # made first: from the write on nothing can fail
@@ -255,26 +280,35 @@ cdef class SlabTable:
 
     cdef int write_at(self, Py_ssize_t position, const Cell* cells) except -1:
         """Make a position that holds no row hold this one."""
+        cdef Slab slab = self.room_at(position, cells)
+        self.fill_at(position, slab, cells)
+        return 0
+
+    cdef Slab room_at(self, Py_ssize_t position, const Cell* cells):
+        """The slab of a position with memory for this row. A fresh one is in no group yet."""
         cdef Layout layout = self.layout
         cdef Py_ssize_t number = position // self.slab_rows, need = 0
         cdef Slab slab = self.slabs.find(number)
-        cdef bint fresh = slab is None
         cdef int j
+        self.idle()
         for j in range(layout.count):
             layout.fits(j, &cells[j])
             if layout.columns[j].kind == HEAPED and not cells[j].is_null:
                 need += cells[j].size
-        if fresh:
+        if slab is None:
             slab = new_slab(layout)
             self.group_for(number)
         if need:
             slab.reserve(need)
-        if fresh:
-            self.publish(number, slab)
-        slab.write_row(layout, position - number * self.slab_rows, cells)
+        return slab
+
+    cdef void fill_at(self, Py_ssize_t position, Slab slab, const Cell* cells) noexcept:
+        """Write a row that ``room_at`` made room for."""
+        cdef Py_ssize_t number = position // self.slab_rows
+        self.publish(number, slab)
+        slab.write_row(self.layout, position - number * self.slab_rows, cells)
         self.live += 1
         self.writes += 1
-        return 0
 
     cdef object add_row(self, object row, bint polite):
         cdef Cell[ON_STACK] few
@@ -287,7 +321,56 @@ cdef class SlabTable:
         self.codec.encode_cells(row, -1, cells, keep)
         if polite and self.paused:
             return self.slow("insert", row)
+        if self.log is not None or self.missing is not None:
+            return self.add_filed(row, cells, polite)
         return self.append_cells(cells)
+
+    cdef object add_filed(self, object row, const Cell* cells, bint polite):
+        """``add_row`` for a table of a file: have its group, log it, append it."""
+        cdef object idx = None
+        cdef bint paused
+        cdef Log log
+        while idx is None:
+            self.ask_open()
+            log = self.log
+            if polite and self.paused:
+                return self.slow("insert", row)
+            if log is None:
+                return self.append_cells(cells)
+            if is_ready(log, 8 + self.codec.packed_size(cells)):
+                idx = self.log_row(log, cells)
+                continue
+            with self.lock:  # the log will call Python code, and other threads come in: all of them wait
+                paused = self.paused
+                if paused and polite:
+                    continue
+                self.paused = True
+                try:
+                    idx = self.log_row(log, cells)
+                finally:
+                    self.paused = paused
+        log.settle_after()
+        return idx
+
+    cdef object log_row(self, Log log, const Cell* cells):
+        """Log a row and append it; None where the log had to make room and things changed meanwhile."""
+        cdef char* frame = log.place(WAL_ROW, 8 + self.codec.packed_size(cells))
+        cdef int64_t position = self.rows
+        cdef object idx = position
+        cdef Slab slab
+        if self.log is not log or self.open_missing():
+            return None  # the frame is not in the log yet
+        slab = self.room_at(position, cells)
+        memcpy(frame, &position, 8)
+        self.codec.pack_cells(cells, frame + 8)
+        self.busy = log.fd < 0  # it is written by Python code
+        try:
+            log.put()
+        finally:
+            self.busy = False
+        self.fill_at(position, slab, cells)
+        self.rows = position + 1
+        return idx
 
     def insert(self, row):
         """Append a row; returns its id."""
@@ -314,6 +397,7 @@ cdef class SlabTable:
             self.layout.fits(j, &cells[j])
         if idx is not None:
             return self.bring_back(idx, cells)
+        self.ask_open()
         return self.append_cells(cells)
 
     def append_values(self, values):
@@ -328,12 +412,15 @@ cdef class SlabTable:
         cdef list staged = list(columns), slabs = []
         cdef Memory memory = allocate(self.layout.count * <Py_ssize_t>sizeof(Source))
         cdef Source* sources = <Source*>memory.ptr
-        cdef Py_ssize_t count = self.sources(staged, sources)
-        cdef Py_ssize_t first = self.rows, size = self.slab_rows
-        cdef Py_ssize_t start = first // size, stop = (first + count + size - 1) // size
-        cdef Py_ssize_t number, low, high
-        cdef object idx = first
+        cdef Py_ssize_t number, low, high, count, first, start, stop, size = self.slab_rows
+        cdef object idx
         cdef Slab slab
+        self.ask_open()
+        self.idle()
+        count = self.sources(staged, sources)
+        first = self.rows
+        start, stop = first // size, (first + count + size - 1) // size
+        idx = first
         if count == 0:
             return idx
         for number in range(start, stop):
@@ -475,6 +562,7 @@ cdef class SlabTable:
                 layout.fits(j, &cells[j])
                 if layout.columns[j].kind == HEAPED and not cells[j].is_null:
                     need += cells[j].size
+        self.idle()
         slab = self.writable(position // self.slab_rows, slab)
         slab.reserve(need)
         before = slab.heap_bytes(layout, at)
@@ -493,6 +581,7 @@ cdef class SlabTable:
         cdef Slab slab = self.at_live(position, &at)
         if slab is None:
             raise KeyError(PyNumber_Index(idx))
+        self.idle()
         if slab.live == 1 and (number + 1) * self.slab_rows <= self.rows:  # its last row: nothing to write
             self.give_back(number)
             self.live -= 1
@@ -509,7 +598,9 @@ cdef class SlabTable:
 
     def delete(self, idx):
         """Delete a live row; KeyError(idx) where there is none."""
-        cdef Py_ssize_t position = position_of(idx)
+        cdef Py_ssize_t position = position_of(idx), at = 0
+        if self.missing is not None:
+            self.at_live(position, &at)  # its group is loaded before the look at ``paused``
         if self.paused:
             self.slow("delete", PyNumber_Index(idx))
             return
@@ -531,10 +622,11 @@ cdef class SlabTable:
     cdef object bring_back(self, object idx, const Cell* cells):
         cdef Py_ssize_t position = position_of(idx), at = 0, number = position // self.slab_rows
         cdef Slab slab
-        if position < 0 or position >= self.rows:
-            raise KeyError(idx)
         if self.at_live(position, &at) is not None:
             raise ValueError(f"row {idx} is live")
+        if position < 0 or position >= self.rows:
+            raise KeyError(idx)
+        self.idle()
         slab = self.slabs.find(number)
         if slab is not None:
             self.writable(number, slab)
@@ -549,7 +641,10 @@ cdef class SlabTable:
         """Take back every position at and past ``rows`` (the undo of inserts). ValueError outside 0..``rows``."""
         cdef Py_ssize_t cut = position_of(rows), size = self.slab_rows
         cdef Py_ssize_t number, past, end, at, garbage = 0
-        cdef Slab slab = None, gone
+        cdef Slab slab = None
+        self.idle()
+        if 0 <= cut < self.rows and self.missing is not None:
+            ask_from(self, cut)
         if cut < 0 or cut > self.rows:
             raise ValueError(f"cannot truncate {self.rows} rows to {rows}")
         number = cut // size
@@ -598,79 +693,95 @@ cdef class SlabTable:
         cdef Slab slab
         if more < 0 or more > MOST_ROWS - self.rows:
             raise ValueError(f"cannot skip {count} rows")
+        self.idle()
         slab = self.slabs.find(number)
         if slab is not None and slab.live == 0 and (number + 1) * self.slab_rows <= self.rows + more:
             self.give_back(number)
         self.rows += more
         self.writes += 1
 
+    # -- for a table in a file ---------------------------------------------
+
+    cdef bint is_missing(self, Py_ssize_t number):
+        """Whether the group of a slab is in the file only."""
+        cdef Py_ssize_t group = number // self.group_slabs
+        if self.missing is None or (group >> 3) >= PyByteArray_GET_SIZE(self.missing):
+            return False
+        return test_bit(PyByteArray_AS_STRING(self.missing), group)
+
+    cdef Slab ask(self, Py_ssize_t number):
+        """A slab that is not here, after its group was asked for; None where it has no live row."""
+        cdef Slab slab = None
+        if self.is_missing(number):
+            self.fault(number // self.group_slabs)
+            slab = self.slabs.find(number)
+            if slab is None and self.is_missing(number):
+                raise RuntimeError(f"slab group {number // self.group_slabs} was asked for and did not come")
+        return slab
+
+    cdef bint open_missing(self):
+        """Whether the next row goes to a group that is not here."""
+        cdef Py_ssize_t number = self.rows // self.slab_rows
+        return self.missing is not None and self.slabs.find(number) is None and self.is_missing(number)
+
+    cdef int ask_open(self) except -1:
+        """Have the group that the next row goes to."""
+        while self.open_missing():
+            self.ask(self.rows // self.slab_rows)
+        return 0
+
+    def attach(self, Log log):
+        """From now on ``insert`` and ``append`` write each row to this log (None: to none) as a frame."""
+        self.log = log
+
+    def dump(self, group):
+        """The image of a slab group, heaps rewritten without garbage. ValueError where it is not here."""
+        return dump_group(self, group_of(self, group))
+
+    def load(self, group, data):
+        """Take in the image of a group, none of whose slabs are here; ``live`` and ``rows`` stay as they are.
+
+        Bytes are not trusted: ValueError, and nothing is taken in.
+        """
+        cdef Py_ssize_t number = group_of(self, group)
+        cdef list slabs = []
+        cdef Py_buffer image
+        PyObject_GetBuffer(data, &image, PyBUF_SIMPLE)
+        try:
+            load_group(self, number, <const char*>image.buf, image.len, slabs)
+        finally:
+            PyBuffer_Release(&image)
+
+    def adopt(self, rows, live, missing, fault):
+        """Be a table of ``rows`` positions and ``live`` rows whose groups come when they are asked for.
+
+        ``missing`` (a bytearray, or None) has a bit for each group that ``load`` has not brought yet; ``fault(group)``
+        loads it and clears the bit. ValueError where the table has rows.
+        """
+        cdef Py_ssize_t count = position_of(rows), alive = position_of(live)
+        self.idle()
+        if self.rows:
+            raise ValueError(f"a table of {self.rows} rows cannot be the table of a file")
+        if not 0 <= alive <= count <= MOST_ROWS:
+            raise ValueError(f"{live} live rows of {rows}")
+        if missing is not None and not isinstance(missing, bytearray):
+            raise TypeError(f"missing must be a bytearray, not {type(missing).__name__}")
+        self.rows = count
+        self.live = alive
+        self.missing = missing
+        self.fault = fault
+        self.writes += 1
+
+    def absorb(self, SlabTable other not None):
+        """Append the rows of ``other``, which was made with ``skip(rows)`` and ``extend`` and is empty afterwards.
+
+        One step: memory first, nothing on failure. ValueError where it does not fit.
+        """
+        self.ask_open()
+        self.idle()
+        other.idle()
+        absorb_rows(self, other)
+
 
 cdef Py_ssize_t sys_size(object value) except -1:
     return _sys.getsizeof(value)
-
-
-cdef void fill_slab(
-    Layout layout, Slab slab, Py_ssize_t at, const Source* sources, Py_ssize_t low, Py_ssize_t count
-) noexcept:
-    """Write staged rows from ``low`` on from row ``at`` of a slab on, column by column while the slab is in cache."""
-    cdef const Column* column
-    cdef Py_ssize_t done, step
-    cdef char* to
-    cdef char* bits
-    cdef int j
-    for j in range(layout.count):
-        column = &layout.columns[j]
-        to = slab.block + at * layout.stride + column.offset
-        if column.kind == FIXED:
-            spread(to, layout.stride, sources[j].values + low * column.width, column.width, count)
-        elif column.kind == INLINE:
-            fill_inline(layout, column, slab, at, &sources[j], low, count)
-        else:
-            fill_heaped(layout, column, slab, at, &sources[j], low, count)
-        if sources[j].nulls != NULL:
-            bits = slab.block + layout.nulls + column.null_index * layout.bitmap
-            done = 0
-            while done < count:
-                step = min(64, count - done)
-                add_bits(bits, at + done, step, take_bits(sources[j].nulls, low + done, step))
-                done += step
-    done = 0
-    while done < count:
-        step = min(64, count - done)
-        add_bits(slab.block + layout.live, at + done, step, <uint64_t>-1 if step == 64 else (<uint64_t>1 << step) - 1)
-        done += step
-    slab.live += count
-
-
-cdef void fill_inline(
-    Layout layout, const Column* column, Slab slab, Py_ssize_t at,
-    const Source* source, Py_ssize_t low, Py_ssize_t count,
-) noexcept:
-    cdef char* record = slab.block + at * layout.stride
-    cdef const uint64_t* starts = source.starts + low
-    cdef Py_ssize_t i, size
-    for i in range(count):
-        size = starts[i + 1] - starts[i]
-        memcpy(record + column.offset, source.values + starts[i], size)
-        set_length(column, record, size)
-        record += layout.stride
-
-
-cdef void fill_heaped(
-    Layout layout, const Column* column, Slab slab, Py_ssize_t at,
-    const Source* source, Py_ssize_t low, Py_ssize_t count,
-) noexcept:
-    cdef char* to = slab.block + at * layout.stride + column.offset
-    cdef const uint64_t* starts = source.starts + low
-    cdef uint32_t[2] reference
-    cdef Py_ssize_t i, size = starts[count] - starts[0]
-    if size == 0:
-        return
-    memcpy(slab.heap.ptr + slab.heap_size, source.values + starts[0], size)
-    for i in range(count):
-        size = starts[i + 1] - starts[i]
-        reference[0] = <uint32_t>(slab.heap_size + (starts[i] - starts[0])) if size else 0
-        reference[1] = <uint32_t>size
-        memcpy(to, reference, 8)
-        to += layout.stride
-    slab.heap_size += starts[count] - starts[0]

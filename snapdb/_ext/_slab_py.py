@@ -44,6 +44,7 @@ from ._records import (
     store,
     texts,
 )
+from ._slabfile_py import FileTable
 from ._values_py import ColumnBuffer, RowCodec
 
 __all__ = ["SlabTable", "SlabView"]
@@ -51,7 +52,7 @@ __all__ = ["SlabTable", "SlabView"]
 _STAGE = 1 << 15  # rows of a batch laid out at once
 
 
-class SlabTable:
+class SlabTable(FileTable):
     """Every row of a table, in slabs of ``page_size`` bytes. Row id is position.
 
     ``offsets`` are the columns' byte offsets in the fixed-width row, ascending (a string column's field: ``bytes:N`` N
@@ -85,6 +86,7 @@ class SlabTable:
         self._lock = lock
         self._slow = slow
         self._layout = layout = Layout(codec.columns, offsets, row_width)
+        self._make_blocks()
         self._stride = layout.stride
         self._unpack = layout.record.unpack_from
         self._names = layout.names
@@ -108,7 +110,7 @@ class SlabTable:
         """The live row as a dict of logical values, None where there is none."""
         if idx.__class__ is not int:
             idx = _index(idx)
-        slab = self._slabs.get(idx // self.slab_rows)
+        slab = self._slabs.get(idx // self.slab_rows) or self._ask(idx)
         if slab is None:
             return None
         values = self._unpack(slab.data, idx % self.slab_rows * self._stride)
@@ -140,7 +142,7 @@ class SlabTable:
     def get_raw(self, idx: int) -> Optional[memoryview]:
         """The fixed-width row's bytes, read-only and unchanged for ever; None where there is no live row."""
         idx = _index(idx)
-        slab = self._slabs.get(idx // self.slab_rows)
+        slab = self._slabs.get(idx // self.slab_rows) or self._ask(idx)
         if slab is None:
             return None
         at = idx % self.slab_rows * self._stride
@@ -150,7 +152,7 @@ class SlabTable:
     def contains(self, idx: int) -> bool:
         """Whether there is a live row at ``idx``."""
         idx = _index(idx)
-        slab = self._slabs.get(idx // self.slab_rows)
+        slab = self._slabs.get(idx // self.slab_rows) or self._ask(idx)
         return slab is not None and slab.data[(idx % self.slab_rows + 1) * self._stride - 1] != 0
 
     def take_over(self, other: SlabTable) -> None:
@@ -161,12 +163,16 @@ class SlabTable:
         if other._stride != self._stride or other.slab_rows != self.slab_rows or other is self:
             raise ValueError("take_over needs another table of the same layout")
         with self._lock:
+            self._idle()
+            other._idle()
+            self._missing, self._fault = other._missing, other._fault
             self._slabs, self._slabs_stamp, self._epoch = other._slabs, other._slabs_stamp, other._epoch
             self._active = other._active
             self.rows, self.live = other.rows, other.live
             self.writes += 1
             other.writes += 1
             other._slabs, other._slabs_stamp, other._epoch, other._active = {}, 0, 0, {}
+            other._missing = other._fault = None
             other.rows = other.live = 0
 
     def pin(self) -> SlabView:
@@ -188,15 +194,23 @@ class SlabTable:
         """Append a row; returns its id."""
         values = self._codec.encode(row)
         with self._lock:
-            if not self.paused:
-                return self._append(values)
-        return self._slow("insert", row)  # type: ignore[no-any-return]
+            paused, log = self.paused, self._log
+            idx = -1 if paused else self._append(values, log)
+        if paused:
+            return self._slow("insert", row)  # type: ignore[no-any-return]
+        if log is not None:
+            log.after()
+        return idx
 
     def append(self, row: Mapping[str, Any]) -> int:
         """``insert`` for the writer whose turn it is."""
         values = self._codec.encode(row)
         with self._lock:
-            return self._append(values)
+            log = self._log
+            idx = self._append(values, log)
+        if log is not None:
+            log.after()
+        return idx
 
     def append_values(self, values: Sequence[Any]) -> int:
         """Append one row of checked physical values in column order. ValueError where they do not fit the schema."""
@@ -212,14 +226,17 @@ class SlabTable:
             self._layout.check(column, value)
         return values
 
-    def _append(self, values: list[Any]) -> int:
+    def _append(self, values: list[Any], log: Any = None) -> int:
+        if self._missing is not None:
+            self._ask_open()
         idx = self.rows
-        self._write(idx, values)
+        self._write(idx, values, log)
         self.rows = idx + 1
         return idx
 
-    def _write(self, idx: int, values: list[Any]) -> None:
-        """Make a position that holds no row hold this one."""
+    def _write(self, idx: int, values: list[Any], log: Any = None) -> None:
+        """Make a position that holds no row hold this one, and log it before."""
+        self._idle()
         layout = self._layout
         number, at = divmod(idx, self.slab_rows)
         slab = self._slabs.get(number)
@@ -227,6 +244,8 @@ class SlabTable:
         record = layout.record.pack(*fields)
         if slab is None:
             slab = self._new_slab()
+        if log is not None:
+            self._write_log(log, idx, values)
         for piece in pieces:
             slab.heap += piece  # before the record that refers to it
         at *= self._stride
@@ -248,6 +267,8 @@ class SlabTable:
         count = self._staged(columns)
         size = self.slab_rows
         with self._lock:
+            self._ask_open()
+            self._idle()
             first = self.rows
             fresh: dict[int, Slab] = {}
             ahead = min(-first % size, count)
@@ -382,7 +403,7 @@ class SlabTable:
 
     def _live(self, idx: int) -> tuple[int, int, Slab]:
         number, at = divmod(idx, self.slab_rows)
-        slab = self._slabs.get(number)
+        slab = self._slabs.get(number) or self._ask(idx)
         at *= self._stride
         if slab is None or not slab.data[at + self._stride - 1]:
             raise KeyError(idx)
@@ -390,6 +411,7 @@ class SlabTable:
 
     def _put(self, idx: int, pairs: Iterable[tuple[int, Any]]) -> None:
         number, at, slab = self._live(idx)
+        self._idle()
         self.writes += 1
         layout = self._layout
         old = layout.record.unpack_from(slab.data, at)
@@ -438,6 +460,7 @@ class SlabTable:
 
     def _remove(self, idx: int) -> None:
         number, at, slab = self._live(idx)
+        self._idle()
         garbage = self._heap_bytes(slab, at)
         slab = self._writable(number)
         slab.data[at : at + self._stride] = self._layout.dead
@@ -476,6 +499,7 @@ class SlabTable:
                 raise KeyError(idx)
             if self.contains(idx):
                 raise ValueError(f"row {idx} is live")
+            self._idle()
             number = idx // self.slab_rows
             if number in self._slabs:
                 self._writable(number)
@@ -487,8 +511,11 @@ class SlabTable:
         """Take back every position at and past ``rows`` (the undo of inserts). ValueError outside 0..``rows``."""
         rows = _index(rows)
         with self._lock:
+            self._idle()
             if not 0 <= rows <= self.rows:
                 raise ValueError(f"cannot truncate {self.rows} rows to {rows}")
+            if rows < self.rows:
+                self._ask_from(rows)
             number, at = divmod(rows, self.slab_rows)
             self._own_slabs()
             for past in range(number + (at > 0), -(-self.rows // self.slab_rows)):
@@ -517,6 +544,7 @@ class SlabTable:
         if count < 0:
             raise ValueError(f"cannot skip {count} rows")
         with self._lock:
+            self._idle()
             number = self.rows // self.slab_rows
             self.rows += count
             self.writes += 1

@@ -387,6 +387,82 @@ cdef Slab copy_slab(Layout layout, Slab slab, int64_t stamp):
     return made
 
 
+# -- staged rows ------------------------------------------------------------
+
+ctypedef struct Source:
+    # a staged column
+    const char* values
+    const uint64_t* starts
+    const char* nulls
+
+
+cdef void fill_slab(
+    Layout layout, Slab slab, Py_ssize_t at, const Source* sources, Py_ssize_t low, Py_ssize_t count
+) noexcept:
+    """Write staged rows from ``low`` on from row ``at`` of a slab on, column by column while the slab is in cache."""
+    cdef const Column* column
+    cdef Py_ssize_t done, step
+    cdef char* to
+    cdef char* bits
+    cdef int j
+    for j in range(layout.count):
+        column = &layout.columns[j]
+        to = slab.block + at * layout.stride + column.offset
+        if column.kind == FIXED:
+            spread(to, layout.stride, sources[j].values + low * column.width, column.width, count)
+        elif column.kind == INLINE:
+            fill_inline(layout, column, slab, at, &sources[j], low, count)
+        else:
+            fill_heaped(layout, column, slab, at, &sources[j], low, count)
+        if sources[j].nulls != NULL:
+            bits = slab.block + layout.nulls + column.null_index * layout.bitmap
+            done = 0
+            while done < count:
+                step = min(64, count - done)
+                add_bits(bits, at + done, step, take_bits(sources[j].nulls, low + done, step))
+                done += step
+    done = 0
+    while done < count:
+        step = min(64, count - done)
+        add_bits(slab.block + layout.live, at + done, step, <uint64_t>-1 if step == 64 else (<uint64_t>1 << step) - 1)
+        done += step
+    slab.live += count
+
+
+cdef void fill_inline(
+    Layout layout, const Column* column, Slab slab, Py_ssize_t at,
+    const Source* source, Py_ssize_t low, Py_ssize_t count,
+) noexcept:
+    cdef char* record = slab.block + at * layout.stride
+    cdef const uint64_t* starts = source.starts + low
+    cdef Py_ssize_t i, size
+    for i in range(count):
+        size = starts[i + 1] - starts[i]
+        memcpy(record + column.offset, source.values + starts[i], size)
+        set_length(column, record, size)
+        record += layout.stride
+
+
+cdef void fill_heaped(
+    Layout layout, const Column* column, Slab slab, Py_ssize_t at,
+    const Source* source, Py_ssize_t low, Py_ssize_t count,
+) noexcept:
+    cdef char* to = slab.block + at * layout.stride + column.offset
+    cdef const uint64_t* starts = source.starts + low
+    cdef uint32_t[2] reference
+    cdef Py_ssize_t i, size = starts[count] - starts[0]
+    if size == 0:
+        return
+    memcpy(slab.heap.ptr + slab.heap_size, source.values + starts[0], size)
+    for i in range(count):
+        size = starts[i + 1] - starts[i]
+        reference[0] = <uint32_t>(slab.heap_size + (starts[i] - starts[0])) if size else 0
+        reference[1] = <uint32_t>size
+        memcpy(to, reference, 8)
+        to += layout.stride
+    slab.heap_size += starts[count] - starts[0]
+
+
 # -- the directory ---------------------------------------------------------
 
 @cython.final

@@ -15,6 +15,8 @@ class RowPort:
     change of both is one assignment; None for a segment without a live row. ``overlays[j][k]`` maps in-segment rows to
     physical values that replace the stored ones (``overlays[j]`` is a dict that has only the segments with updates). ``deleted[k]`` is None or a bitmap of deleted rows.
     ``rows`` counts positions given out; a position at or past it reads as missing.
+    An entry of ``parts`` may also be an object with ``resolve()`` (a segment of a file that is not read yet): reads and writes of its rows call
+    that and look again; it has put a tuple or None there by then, and ``overlays[j][k]`` and ``deleted[k]`` beside it. So parts[0][k] is looked at before ``deleted[k]``.
     The tail of the open (last) segment is appended to by ``insert``; ``on_full()`` is called when it reaches ``limit`` rows,
     after the row is in. The compiled methods are one step under the GIL; the twin takes ``lock``. While ``paused`` is true, or the
     tail is full and another thread is about to fold it, ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
@@ -35,6 +37,8 @@ class RowPort:
     ) -> None: ...
     def insert(self, row: Mapping[str, Any]) -> int: ...
     def append(self, row: Mapping[str, Any]) -> int: ...
+    def attach(self, log: Any) -> None:
+        """From now on ``insert`` and ``append`` write each row to this ``_wal.Log`` (None: to none) as a ROW frame, after room for the row was made and before it is in, and call its ``after()`` once it is (and after ``on_full()``). ``append_values`` and ``amend`` log nothing."""
     def append_values(self, values: Any) -> int:
         """Append one row of checked physical values in column order."""
     def amend(self, idx: int, values: Any) -> None:

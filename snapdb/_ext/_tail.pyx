@@ -8,10 +8,12 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
 
 from ._codecs cimport Chunk
 from ._values cimport Cell, ColumnBuffer, RowCodec, logical_object, snap_prefetch
+from ._wal cimport WAL_ROW, Log
 
 from ._common import TAIL as _TAIL
 
@@ -20,6 +22,7 @@ __all__ = ["RowPort"]
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
     Py_ssize_t PyDict_GET_SIZE(object d)
+    int PyTuple_Check(PyObject* value)
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
     object PyNumber_Index(object value)
 
@@ -28,6 +31,10 @@ cdef enum:
     SHIFT = 16
     MASK = 65535
     ON_STACK = 64  # columns whose cells fit on the stack
+    TRIES = 3      # how often a part may be something else again after it was read from the file
+    ABSENT = 0     # what read() may find
+    READ = 1
+    UNREAD = 2
 
 
 @cython.final
@@ -42,11 +49,17 @@ cdef class RowPort:
     when it reaches ``limit`` rows, after the row is in and outside the lock. The compiled methods are one step under
     the GIL; the twin takes ``lock``. While ``paused`` is true, or the tail is full and another thread is about to fold
     it, ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
+
+    An entry of ``parts`` may also be an object with ``resolve()``, a segment of a file that is not read yet: whatever
+    needs its rows calls that and looks again. It has put a tuple or None there by then, and ``overlays[j][k]`` and
+    ``deleted[k]`` beside it.
     """
 
     cdef RowCodec codec
     cdef list parts, overlays, deleted
-    cdef object slow, on_full
+    cdef object lock, slow, on_full
+    cdef Log log
+    cdef bint busy  # a row is in the log and not yet in the tails
     cdef dict template
     cdef int count
     cdef public Py_ssize_t rows, limit
@@ -70,6 +83,7 @@ cdef class RowPort:
         self.parts = parts
         self.overlays = overlays
         self.deleted = deleted
+        self.lock = lock
         self.slow = slow
         self.on_full = on_full
         self.template = dict.fromkeys(codec.names)
@@ -77,58 +91,180 @@ cdef class RowPort:
         self.limit = _TAIL
         self.paused = False
 
+    # -- parts that are not read yet ---------------------------------------
+
+    cdef object part(self, int column, Py_ssize_t segment):
+        """What a segment of a column is made of, a tuple or None; where it is not read yet this runs Python code."""
+        cdef list segments
+        cdef int tried
+        for tried in range(TRIES + 1):
+            segments = <list>PyList_GET_ITEM(self.parts, column)
+            if not 0 <= segment < PyList_GET_SIZE(segments):
+                return None
+            part = <object>PyList_GET_ITEM(segments, segment)
+            if part is None or isinstance(part, tuple):
+                return part
+            if tried < TRIES:
+                part.resolve()
+        raise RuntimeError(f"segment {segment} of column {column} is still not read")
+
+    cdef bint open_is_read(self):
+        """Whether the open segment is there in every column."""
+        cdef int column
+        cdef list segments
+        cdef Py_ssize_t last
+        cdef PyObject* part
+        if PyList_GET_SIZE(self.parts) < self.count:
+            return True  # reserve() raises
+        for column in range(self.count):
+            segments = <list>PyList_GET_ITEM(self.parts, column)
+            last = PyList_GET_SIZE(segments) - 1
+            if last >= 0:
+                part = PyList_GET_ITEM(segments, last)
+                if not PyTuple_Check(part) and part != <PyObject*>None:
+                    return False
+        return True
+
+    cdef int read_open(self) except -1:
+        """Have the open segment read in every column; where it is not this runs Python code."""
+        cdef int column, tried
+        for tried in range(TRIES + 1):
+            if self.open_is_read():
+                return 0
+            for column in range(self.count):
+                self.part(column, len(<list>self.parts[column]) - 1)
+        raise RuntimeError("the open segment is still not read")
+
+    # -- appending ---------------------------------------------------------
+
     cdef ColumnBuffer tail(self, int column):
-        """The tail buffer of the open segment."""
+        """The tail buffer of the open segment; None where that is not read yet."""
         cdef list segments = <list>PyList_GET_ITEM(self.parts, column)
         cdef Py_ssize_t last = PyList_GET_SIZE(segments) - 1
         if last >= 0:
             part = <object>PyList_GET_ITEM(segments, last)
-            if part is not None:
+            if isinstance(part, tuple):
                 buffer = (<tuple>part)[1]
                 if buffer is not None:
                     return <ColumnBuffer?>buffer
+            elif part is not None:
+                return None
         raise RuntimeError("the open segment has no tail to append to")
 
-    cdef Py_ssize_t put(self, Cell* cells) except -1:
-        """Append checked cells: room first in every tail, then what cannot fail. Runs no Python code."""
+    cdef bint reserve(self, const Cell* cells) except -1:
+        """Room for a row in every tail, all of an append that can fail; False where one is not read yet.
+
+        Runs no Python code.
+        """
         cdef int column
         cdef ColumnBuffer tail = None
         if PyList_GET_SIZE(self.parts) < self.count:
             raise RuntimeError("parts has lost a column")
         for column in range(self.count):
             tail = self.tail(column)
+            if tail is None:
+                return False
             tail.reserve(1, cells[column].size if tail.width == 0 else 0)
             if cells[column].is_null:
                 tail.reserve_nulls()
+        return True
+
+    cdef Py_ssize_t put(self, Cell* cells) except -2:
+        """Append checked cells: room first in every tail, then what cannot fail; -1 where a tail is not read yet.
+
+        Runs no Python code.
+        """
+        cdef int column
+        cdef ColumnBuffer tail = None
+        if self.busy:
+            raise RuntimeError("a row is being written: what its log calls must not write to the table")
+        if not self.reserve(cells):
+            return -1
         for column in range(self.count):
             tail = self.tail(column)
             tail.push(&cells[column])
         self.rows += 1
         return self.rows - 1
 
+    cdef Py_ssize_t record(self, Log log, Cell* cells, bint may_wait, bint locked) except -2:
+        """Log a row and append it; -1 where things changed while the log made room, which may run Python code, or where
+        a tail is not read yet.
+        """
+        cdef uint64_t idx
+        cdef char* to
+        if self.busy:
+            raise RuntimeError("a row is being written: what its log calls must not write to the table")
+        to = log.place(WAL_ROW, 8 + self.codec.packed_size(cells))
+        if self.log is not log or (log.fd < 0 and not locked) or (may_wait and (self.paused or self.is_full())):
+            return -1  # the frame is not in the log yet
+        if not self.reserve(cells):
+            return -1
+        idx = self.rows
+        memcpy(to, &idx, 8)
+        self.codec.pack_cells(cells, to + 8)
+        self.busy = True
+        try:
+            log.put()  # without a file descriptor this runs Python code: the lock is held
+        finally:
+            self.busy = False
+        if <uint64_t>self.rows != idx:
+            raise RuntimeError("the table changed while a row was being logged")
+        return self.put(cells)
+
     cdef bint is_full(self) except -1:
-        return self.count > 0 and self.tail(0).rows >= self.limit
+        cdef ColumnBuffer tail
+        if self.count == 0:
+            return False
+        tail = self.tail(0)
+        return tail is not None and tail.rows >= self.limit
 
     cdef object take(self, object row, bint may_wait):
         cdef Cell[ON_STACK] few
         cdef Cell* cells = few
         cdef list keep = []
-        cdef Py_ssize_t idx
+        cdef Py_ssize_t idx = -1
+        cdef Log log
         if self.count > ON_STACK:
             cells = <Cell*>PyMem_RawCalloc(self.count, sizeof(Cell))
             if cells == NULL:
                 raise MemoryError()
         try:
             self.codec.encode_cells(row, -1, cells, keep)
-            if may_wait and (self.paused or self.is_full()):
-                return self.slow(row)
-            idx = self.put(cells)
+            while not (may_wait and (self.paused or self.is_full())):
+                log = self.log
+                if log is None:
+                    idx = self.put(cells)
+                elif log.fd >= 0:
+                    idx = self.record(log, cells, may_wait, False)
+                else:
+                    with self.lock:  # the log writes by a Python function, and other threads come in meanwhile
+                        idx = self.record(log, cells, may_wait, True)
+                if idx >= 0:
+                    break
+                self.read_open()
         finally:
             if cells != few:
                 PyMem_RawFree(cells)
-        if self.is_full():
-            self.on_full()
+        if idx < 0:
+            return self.slow(row)
+        if log is None:
+            if self.is_full():
+                self.on_full()
+            return idx
+        try:
+            if self.is_full():
+                self.on_full()
+        finally:
+            log.settle_after()
         return idx
+
+    def attach(self, Log log):
+        """From now on ``insert`` and ``append`` write each row to this log (None: to none) as a ROW frame.
+
+        The frame is written after room for the row was made and before it is in; the log's ``after()`` is called once
+        it is, and after ``on_full()``. An error of ``after()`` is raised although the row is in.
+        """
+        self.log = log
 
     def insert(self, row):
         """Append a row and return its id; waits in ``slow`` while paused or full. Errors as ``RowCodec.encode``."""
@@ -152,7 +288,11 @@ cdef class RowPort:
         try:
             for column in range(self.count):
                 self.codec.cell_of(column, listed[column], &cells[column])
-            idx = self.put(cells)
+            while True:
+                idx = self.put(cells)
+                if idx >= 0:
+                    break
+                self.read_open()
         finally:
             PyMem_RawFree(cells)
         if self.is_full():
@@ -164,11 +304,17 @@ cdef class RowPort:
         cdef list pairs = [(PyNumber_Index(column), value) for column, value in values]
         cdef list targets = []
         cdef Py_ssize_t place = self.live(idx)
-        if place < 0 or not self.contains(place):
-            raise KeyError(idx)
-        for column, value in pairs:
-            if not 0 <= column < self.count:
-                raise IndexError(f"column {column} is outside 0..{self.count}")
+        cdef int tried
+        for tried in range(TRIES + 1):
+            if place < 0 or not self.contains(place):
+                raise KeyError(idx)
+            for column, value in pairs:
+                if not 0 <= column < self.count:
+                    raise IndexError(f"column {column} is outside 0..{self.count}")
+            if not self.read_parts(pairs, place >> SHIFT):
+                break
+        else:
+            raise RuntimeError(f"row {place} is still not read")
         segment, row = place >> SHIFT, place & MASK
         for column, value in pairs:
             overlays = <dict>PyList_GET_ITEM(self.overlays, column)
@@ -177,18 +323,40 @@ cdef class RowPort:
         for (column, value), target in zip(pairs, targets):
             PyDict_SetItem(target, row, value)
 
+    cdef bint read_parts(self, list pairs, Py_ssize_t segment) except -1:
+        """Have a segment read in the columns of (column, value) pairs; whether there was something to read."""
+        cdef bint ran = False
+        cdef int column
+        for column, _ in pairs:
+            if segment < PyList_GET_SIZE(<list>PyList_GET_ITEM(self.parts, column)):
+                part = <object>PyList_GET_ITEM(<list>PyList_GET_ITEM(self.parts, column), segment)
+                if part is not None and not isinstance(part, tuple):
+                    self.part(column, segment)
+                    ran = True
+        return ran
+
     cdef Py_ssize_t live(self, object idx) except -2:
-        """The position of a live row, -1 where there is none."""
+        """The position of a live row, -1 where there is none. The part of the first column is read by then."""
         cdef int overflow = 0
         cdef long long place
         cdef Py_ssize_t segment, at
         cdef uint8_t byte
+        cdef list segments
+        cdef PyObject* part
         if not PyLong_CheckExact(idx):
             idx = PyNumber_Index(idx)
         place = PyLong_AsLongLongAndOverflow(idx, &overflow)
         if overflow or place < 0 or place >= self.rows:
             return -1
         segment = place >> SHIFT
+        if self.count:
+            segments = <list>PyList_GET_ITEM(self.parts, 0)
+            if segment < PyList_GET_SIZE(segments):
+                part = PyList_GET_ITEM(segments, segment)
+                if not PyTuple_Check(part) and part != <PyObject*>None:
+                    self.part(0, segment)
+                    if place >= self.rows:
+                        return -1
         at = (place & MASK) >> 3
         if segment < PyList_GET_SIZE(self.deleted):
             gone = <object>PyList_GET_ITEM(self.deleted, segment)
@@ -204,16 +372,25 @@ cdef class RowPort:
     def get(self, idx):
         """The live row as a dict of logical values, None where there is none. TypeError for what is not an integer."""
         cdef Py_ssize_t place = self.live(idx)
-        cdef int column
+        cdef int column, tried, state = READ
         cdef dict found
-        if place < 0:
-            return None
-        self.warm(place)
-        found = PyDict_Copy(self.template)
-        for column in range(self.count):
-            if not self.read(column, place, found):
+        for tried in range(TRIES + 1):
+            if place < 0:
                 return None
-        return found
+            self.warm(place)
+            found = PyDict_Copy(self.template)
+            for column in range(self.count):
+                state = self.read(column, place, found)
+                if state != READ:
+                    break
+            if state == READ:
+                return found
+            if state == ABSENT:
+                return None
+            for column in range(self.count):
+                self.part(column, place >> SHIFT)
+            place = self.live(place)  # reading ran Python code: from the beginning
+        raise RuntimeError(f"row {place} is still not read")
 
     cdef void warm(self, Py_ssize_t place):
         """Ask for the sealed cells of a row all at once: at random places, one after the other, they were a quarter of
@@ -228,7 +405,7 @@ cdef class RowPort:
             if segment >= PyList_GET_SIZE(segments):
                 return
             part = <object>PyList_GET_ITEM(segments, segment)
-            if part is None or type((<tuple>part)[0]) is not Chunk:
+            if not isinstance(part, tuple) or type((<tuple>part)[0]) is not Chunk:
                 continue
             chunk = <Chunk>(<tuple>part)[0]
             if row >= chunk.rows:
@@ -246,8 +423,8 @@ cdef class RowPort:
             elif chunk.offsets != NULL:
                 snap_prefetch(chunk.offsets + row * chunk.offset_width)
 
-    cdef bint read(self, int column, Py_ssize_t place, dict found) except -1:
-        """Put one column's value of a position into ``found``; False where the position holds no row."""
+    cdef int read(self, int column, Py_ssize_t place, dict found) except -1:
+        """Put one column's value of a position into ``found``: READ, ABSENT (no row there), UNREAD (not read yet)."""
         cdef Py_ssize_t segment = place >> SHIFT, row = place & MASK, sealed = 0
         cdef list segments = <list>self.parts[column]
         cdef dict overlays = <dict>self.overlays[column]
@@ -255,17 +432,17 @@ cdef class RowPort:
         cdef PyObject* physical
         name = <object>self.codec.names[column]
         if segment >= PyList_GET_SIZE(segments):
-            return False
+            return ABSENT
         part = <object>PyList_GET_ITEM(segments, segment)
-        if part is None:
-            return False
+        if not isinstance(part, tuple):
+            return ABSENT if part is None else UNREAD
         if PyDict_GET_SIZE(overlays):
             changed = PyDict_GetItemWithError(overlays, segment)
             if changed != NULL:
                 physical = PyDict_GetItemWithError(<dict>changed, row)
                 if physical != NULL:
                     PyDict_SetItem(found, name, logical_object(self.codec.codes[column], <object>physical))
-                    return True
+                    return READ
         chunk = (<tuple>part)[0]
         if chunk is not None:
             if type(chunk) is not Chunk:
@@ -273,12 +450,12 @@ cdef class RowPort:
             sealed = (<Chunk>chunk).rows
             if row < sealed:
                 PyDict_SetItem(found, name, (<Chunk>chunk).logical_at(row))
-                return True
+                return READ
         buffer = (<tuple>part)[1]
         if buffer is None or row - sealed >= (<ColumnBuffer>buffer).rows:
-            return False
+            return ABSENT
         PyDict_SetItem(found, name, (<ColumnBuffer>buffer).logical_at(row - sealed))
-        return True
+        return READ
 
     def contains(self, idx):
         """Whether the position holds a live row. TypeError for what is not an integer."""
@@ -293,7 +470,7 @@ cdef class RowPort:
         if place >> SHIFT >= PyList_GET_SIZE(segments):
             return False
         part = <object>PyList_GET_ITEM(segments, place >> SHIFT)
-        if part is None:
+        if not isinstance(part, tuple):  # live() has had it read
             return False
         chunk, buffer = part
         if chunk is not None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import index as as_index
+from struct import Struct
 from typing import Any, Callable, Optional
 
 from ._common import BINARY, BOOL, DATE, DATETIME, FLOATS, INTS, SEGMENT, TAIL, logical
 from ._values_py import ColumnBuffer, RowCodec
+from ._wal_py import ROW, Log
 
 __all__ = ["RowPort"]
 
 _SHIFT = SEGMENT.bit_length() - 1
 _MASK = SEGMENT - 1
+_TRIES = 3  # how often a part may be something else again after it was read from the file
+_ID = Struct("<Q").pack
 _AS_STORED = (INTS | FLOATS | {BINARY}) - {DATE, DATETIME, BOOL}  # dtypes whose physical value is what a user sees
+
+
+class _Unread(Exception):
+    """A part that has to be read from the file first."""
 
 
 class RowPort:
@@ -27,11 +35,15 @@ class RowPort:
     when it reaches ``limit`` rows, after the row is in and outside the lock. The compiled methods are one step under
     the GIL; the twin takes ``lock``. While ``paused`` is true, or the tail is full and another thread is about to fold
     it, ``insert`` goes to ``slow(row)``, which waits for its turn; ``append`` is the same without that check.
+
+    An entry of ``parts`` may also be an object with ``resolve()``, a segment of a file that is not read yet: whatever
+    needs its rows calls that and looks again. It has put a tuple or None there by then, and ``overlays[j][k]`` and
+    ``deleted[k]`` beside it.
     """
 
     __slots__ = (
-        "_codec", "_codes", "_deleted", "_lock", "_names", "_on_full", "_overlays", "_parts", "_readers", "_slow",
-        "limit", "paused", "rows",
+        "_busy", "_codec", "_codes", "_deleted", "_lock", "_log", "_names", "_on_full", "_overlays", "_parts",
+        "_readers", "_slow", "limit", "paused", "rows",
     )  # fmt: skip
 
     def __init__(
@@ -56,80 +68,179 @@ class RowPort:
         self._lock = lock
         self._slow = slow
         self._on_full = on_full
+        self._log: Optional[Log] = None
+        self._busy = False  # a row is in the log and not yet in the tails
         self._readers: dict[int, Any] = {}  # segment -> its parts and how to read their sealed rows
         self.rows = 0
         self.limit = TAIL
         self.paused = False
 
+    def attach(self, log: Optional[Log]) -> None:
+        """From now on ``insert`` and ``append`` write each row to this log (None: to none) as a ROW frame.
+
+        The frame is written after room for the row was made and before it is in; the log's ``after()`` is called once
+        it is, and after ``on_full()``. An error of ``after()`` is raised although the row is in.
+        """
+        if log is not None and not isinstance(log, Log):
+            raise TypeError(f"a log of the pure kernels is needed, not {type(log).__name__}")
+        self._log = log
+
+    # -- parts that are not read yet ---------------------------------------
+
+    def _part(self, column: int, segment: int) -> Any:
+        """What a segment of a column is made of, a tuple or None, read from the file first where it has to be."""
+        for tried in range(_TRIES + 1):
+            segments = self._parts[column]
+            if not 0 <= segment < len(segments):
+                return None
+            part = segments[segment]
+            if part is None or isinstance(part, tuple):
+                return part
+            if tried < _TRIES:
+                part.resolve()
+        raise RuntimeError(f"segment {segment} of column {column} is still not read")
+
+    def _unread(self, columns: Any, segment: int) -> list[int]:
+        """Those of the columns whose part of a segment is not read yet."""
+        found = []
+        for column in columns:
+            segments = self._parts[column]
+            if -len(segments) <= segment < len(segments):
+                part = segments[segment]
+                if part is not None and not isinstance(part, tuple):
+                    found.append(column)
+        return found
+
+    def _read_open(self) -> None:
+        """Have the open segment read in every column. Not under the lock."""
+        columns = range(len(self._parts))
+        for _ in range(_TRIES + 1):
+            if not self._unread(columns, -1):
+                return
+            for column in columns:
+                self._part(column, len(self._parts[column]) - 1)
+        raise RuntimeError("the open segment is still not read")
+
+    # -- appending ---------------------------------------------------------
+
     def insert(self, row: Mapping[str, Any]) -> int:
         """Append a row and return its id; waits in ``slow`` while paused or full. Errors as ``RowCodec.encode``."""
-        values = self._codec.encode(row)
-        with self._lock:
-            waits = self.paused or self._is_full()
-            idx, full = (-1, False) if waits else self._put(values)
-        if waits:
-            return self._slow(row)
-        if full:
-            self._on_full()
-        return idx
+        idx = self._append(self._codec.encode(row), True, True)
+        return self._slow(row) if idx is None else idx
 
     def append(self, row: Mapping[str, Any]) -> int:
         """``insert`` whether paused or not."""
-        return self._append(self._codec.encode(row))
+        idx = self._append(self._codec.encode(row), False, True)
+        return self._slow(row) if idx is None else idx
 
     def append_values(self, values: Any) -> int:
         """Append one row of checked physical values in column order."""
         listed = list(values)
         if len(listed) != len(self._names):
             raise ValueError(f"a row has {len(self._names)} values, got {len(listed)}")
-        return self._append(listed)
+        idx = self._append(listed, False, False)
+        return -1 if idx is None else idx
 
-    def _append(self, values: list[Any]) -> int:
-        with self._lock:
-            idx, full = self._put(values)
-        if full:
-            self._on_full()
+    def _append(self, values: list[Any], may_wait: bool, logged: bool) -> Optional[int]:
+        """Append checked values; None where the row has to wait for its turn."""
+        while True:
+            with self._lock:
+                if may_wait and (self.paused or self._is_full()):
+                    return None
+                log = self._log if logged else None
+                tails = self._tails()
+                if tails is not None:
+                    idx = self._put(tails, values) if log is None else self._record(log, tails, values)
+                    full = bool(tails) and tails[0].rows >= self.limit
+                    break
+            self._read_open()
+        try:
+            if full:
+                self._on_full()
+        finally:
+            if log is not None:
+                log.after()
         return idx
 
     def _is_full(self) -> bool:
         open_part = self._parts[0][-1] if self._parts and self._parts[0] else None
-        tail = None if open_part is None else open_part[1]
+        tail = open_part[1] if isinstance(open_part, tuple) else None
         return tail is not None and bool(tail.rows >= self.limit)
 
-    def _put(self, values: list[Any]) -> tuple[int, bool]:
-        """Append checked values to the tails of the open segment: (row id, whether the tail is full)."""
+    def _tails(self) -> Optional[list[ColumnBuffer]]:
+        """The tails of the open segment; None where it is not read yet."""
+        if self._busy:
+            raise RuntimeError("a row is being written: what its log calls must not write to the table")
         try:
-            tails: list[ColumnBuffer] = [segments[-1][1] for segments in self._parts]
+            tails: list[Any] = [segments[-1][1] for segments in self._parts]
         except (IndexError, TypeError):
-            tails = [None]  # type: ignore[list-item]
+            if self._unread(range(len(self._parts)), -1):
+                return None
+            tails = [None]
         if None in tails:
             raise RuntimeError("the open segment has no tail to append to")
+        return tails
+
+    def _put(self, tails: list[ColumnBuffer], values: list[Any]) -> int:
+        """Append checked values to the tails of the open segment; the row's id."""
         for tail, value in zip(tails, values):
             tail.append(value)
         idx = self.rows
         self.rows = idx + 1
-        return idx, bool(tails) and tails[0].rows >= self.limit
+        return idx
+
+    def _record(self, log: Log, tails: list[ColumnBuffer], values: list[Any]) -> int:
+        """Log a row and append it, under the lock."""
+        idx = self.rows
+        payload = _ID(idx) + self._codec.pack(values)
+        self._busy = True
+        try:
+            log.append(ROW, payload)
+        finally:
+            self._busy = False
+        if self.rows != idx:
+            raise RuntimeError("the table changed while a row was being logged")
+        return self._put(tails, values)
 
     def amend(self, idx: int, values: Any) -> None:
         """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx): no such row."""
         pairs = [(as_index(column), value) for column, value in values]
-        with self._lock:
+        for _ in range(_TRIES + 1):
             place = self._live(idx)
-            if place < 0 or not self.contains(place):
+            if place < 0:
                 raise KeyError(idx)
-            for column, _value in pairs:
-                if not 0 <= column < len(self._overlays):
-                    raise IndexError(f"column {column} is outside 0..{len(self._overlays)}")
             segment, row = place >> _SHIFT, place & _MASK
-            for column, value in pairs:
-                self._overlays[column].setdefault(segment, {})[row] = value
+            with self._lock:
+                unread = self._unread([0] if self._parts else [], segment)
+                if not unread:
+                    if not self.contains(place):
+                        raise KeyError(idx)
+                    for column, _value in pairs:
+                        if not 0 <= column < len(self._overlays):
+                            raise IndexError(f"column {column} is outside 0..{len(self._overlays)}")
+                    unread = self._unread((column for column, _value in pairs), segment)
+                if not unread:
+                    for column, value in pairs:
+                        self._overlays[column].setdefault(segment, {})[row] = value
+                    return
+            for column in unread:
+                self._part(column, segment)
+        raise RuntimeError(f"row {idx} is still not read")
 
     def _live(self, idx: Any) -> int:
-        """The position of a live row, -1 where there is none."""
+        """The position of a live row, -1 where there is none. The part of the first column is read by then."""
         idx = as_index(idx)
         if not 0 <= idx < self.rows:
             return -1
         segment, row = idx >> _SHIFT, idx & _MASK
+        try:
+            part = self._parts[0][segment]
+        except IndexError:
+            part = None
+        if part.__class__ is not tuple and part is not None:
+            self._part(0, segment)
+            if idx >= self.rows:
+                return -1
         if segment < len(self._deleted):
             gone = self._deleted[segment]
             if gone is not None and row >> 3 < len(gone) and gone[row >> 3] >> (row & 7) & 1:
@@ -138,11 +249,17 @@ class RowPort:
 
     def get(self, idx: int) -> Optional[dict[str, Any]]:
         """The live row as a dict of logical values, None where there is none. TypeError for what is not an integer."""
-        place = self._live(idx)
-        if place < 0:
-            return None
-        with self._lock:  # an update of two columns is seen whole or not at all
-            return self._read(place)
+        for _ in range(_TRIES + 1):
+            place = self._live(idx)
+            if place < 0:
+                return None
+            try:
+                with self._lock:  # an update of two columns is seen whole or not at all
+                    return self._read(place)
+            except _Unread:
+                for column in range(len(self._parts)):
+                    self._part(column, place >> _SHIFT)
+        raise RuntimeError(f"row {idx} is still not read")
 
     def _read(self, place: int) -> Optional[dict[str, Any]]:
         segment, row = place >> _SHIFT, place & _MASK
@@ -153,7 +270,9 @@ class RowPort:
         cached = self._readers.get(segment)
         # parts are replaced, never changed, so the same tuples mean the same chunks
         if cached is None or cached[0] != current:
-            if None in current:
+            if not all(isinstance(part, tuple) for part in current):
+                if any(part is not None and not isinstance(part, tuple) for part in current):
+                    raise _Unread
                 return None
             cached = self._readers[segment] = (current, *self._reader(current))
         _, sealed, fetchers = cached
@@ -194,11 +313,11 @@ class RowPort:
         if place < 0:
             return False
         segment, row = place >> _SHIFT, place & _MASK
-        for segments in self._parts[:1]:
-            part = segments[segment] if segment < len(segments) else None
-            if part is None:
-                return False
-            chunk, tail = part
-            held = (chunk.rows if chunk is not None else 0) + (tail.rows if tail is not None else 0)
-            return bool(row < held)
-        return True
+        if not self._parts:
+            return True
+        try:
+            chunk, tail = self._parts[0][segment]
+        except (IndexError, TypeError):  # no such segment, or None: _live() has had it read
+            return False
+        held = (chunk.rows if chunk is not None else 0) + (tail.rows if tail is not None else 0)
+        return bool(row < held)

@@ -75,6 +75,8 @@ cdef class RowCodec:
     cdef int encode_cells(self, object row, Py_ssize_t position, Cell* cells, list keep) except -1
     cdef int encode_cell(self, int column, object value, Py_ssize_t position, Cell* cell, list keep) except -1
     cdef int cell_of(self, int column, object physical, Cell* cell) except -1     # from a checked physical value
+    cdef Py_ssize_t packed_size(self, const Cell* cells) noexcept                 # bytes of the packed row
+    cdef void pack_cells(self, const Cell* cells, char* to) noexcept              # exactly packed_size() bytes
     # private
     cdef object reject(self, object row, Py_ssize_t position, bint partial)
     cdef dict mapping(self, object row, Py_ssize_t position, bint partial)

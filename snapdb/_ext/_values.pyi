@@ -86,6 +86,22 @@ class RowCodec:
         """
     def decode(self, values: Sequence[Physical]) -> dict[str, Any]:
         """A row from physical values in column order."""
+    def pack(self, values: Sequence[Physical]) -> bytes:
+        """Checked physical values in column order as a packed row (``docs/format.md``)."""
+    def unpack(self, data: Any) -> list[Physical]:
+        """The physical values of one packed row. Bytes are not trusted: ValueError says what is wrong."""
+    def unpack_rows(self, data: Any, places: Sequence[tuple[int, int]]) -> list[ColumnBuffer]:
+        """The packed rows at bytes ``start..stop`` of ``data``, one buffer a column. ValueError as for ``unpack``."""
+    def pack_changes(self, changes: Iterable[tuple[int, Iterable[tuple[int, Physical]]]]) -> bytes:
+        """(row id, (column, checked physical value) pairs) as a packed change of rows."""
+    def unpack_changes(self, data: Any) -> list[tuple[int, list[tuple[int, Physical]]]]:
+        """The reverse of ``pack_changes``. ValueError as for ``unpack``."""
+
+def pack_column(buffer: ColumnBuffer, start: int = 0, stop: Optional[int] = None) -> bytes:
+    """Rows ``start..stop`` of a buffer as a plain column (``docs/format.md``)."""
+
+def unpack_column(data: Any, code: int) -> ColumnBuffer:
+    """A plain column of dtype ``code`` as a buffer with a copy of it. Bytes are not trusted: ValueError says what is wrong (``data`` is exactly the column)."""
 
 def records(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     """Rows as dicts from equally long lists of logical values, one list a column."""

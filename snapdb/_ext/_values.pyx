@@ -2,6 +2,7 @@
 """Typed column buffers and the row codec: values in, values out. ``_values_py`` is the readable twin."""
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.datetime cimport (
     PyDate_CheckExact, PyDateTime_CheckExact, date_new, datetime_day, datetime_hour, datetime_microsecond, datetime_minute,
@@ -28,7 +29,7 @@ from datetime import timezone as _timezone
 from . import _arrays
 from ._common import TYPECODES as _TYPECODES, VARLEN as _VARLEN, to_date as _to_date, to_datetime as _to_datetime
 
-__all__ = ["ColumnBuffer", "RowCodec", "records"]
+__all__ = ["ColumnBuffer", "RowCodec", "pack_column", "records", "unpack_column"]
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -540,3 +541,4 @@ cdef class ColumnBuffer:
 
 
 include "_values_rows.pxi"
+include "_values_pack.pxi"

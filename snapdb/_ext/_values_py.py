@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from operator import index as as_index
 from typing import Any, Callable, Optional, Union
 
 from . import _arrays
@@ -30,8 +31,9 @@ from ._common import (
     to_date,
     to_datetime,
 )  # fmt: skip
+from ._pack_py import Change, Packer, as_raw, pack_column, split_column
 
-__all__ = ["ColumnBuffer", "RowCodec", "records"]
+__all__ = ["ColumnBuffer", "RowCodec", "pack_column", "records", "unpack_column"]
 
 Physical = Union[int, float, bytes, None]
 ColumnSpec = tuple[str, int, int, bool]
@@ -262,7 +264,7 @@ class ColumnBuffer:
         made = ColumnBuffer(code)
         if rows < 0:
             raise ValueError(f"rows must not be negative, got {rows}")
-        raw = _raw(data)
+        raw = as_raw(data)
         if code in VARLEN:
             made._items = _cut_strings(rows, raw, offsets)
         else:
@@ -275,7 +277,7 @@ class ColumnBuffer:
                 raise ValueError("bool data must be 0 or 1")
         made.rows = rows
         if nulls is not None:
-            made._adopt_nulls(_raw(nulls))
+            made._adopt_nulls(as_raw(nulls))
         return made
 
     def _adopt_nulls(self, raw: memoryview) -> None:
@@ -293,19 +295,10 @@ class ColumnBuffer:
                 self._items[row] = empty
 
 
-def _raw(data: Any) -> memoryview:
-    view = memoryview(data)
-    if not view.c_contiguous:
-        raise ValueError("the memory must be contiguous")
-    if not view.nbytes:
-        return memoryview(b"")  # an empty view cannot be cast
-    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
-
-
 def _cut_strings(rows: int, heap: memoryview, offsets: Any) -> list[bytes]:
     if offsets is None:
         raise ValueError("strings need offsets")
-    raw = _raw(offsets)
+    raw = as_raw(offsets)
     if raw.nbytes != (rows + 1) * 8:
         raise ValueError(f"{rows} rows need {(rows + 1) * 8} bytes of offsets, got {raw.nbytes}")
     ends = raw.cast("Q").tolist()
@@ -542,6 +535,7 @@ class RowCodec:
             for index, (_name, code, limit, nullable) in enumerate(self.columns)
         ]
         self._plan = [(spec[0], convert, spec[3]) for spec, convert in zip(self.columns, self._converters)]
+        self._packer = Packer(self.columns)
 
     def _other(self, index: int, code: int, nullable: bool) -> Convert:
         coerce = self._coerce
@@ -663,6 +657,61 @@ class RowCodec:
         if len(values) != len(self.columns):
             raise ValueError(f"a row has {len(self.columns)} values, got {len(values)}")
         return {spec[0]: logical(spec[1], value) for spec, value in zip(self.columns, values)}
+
+    def pack(self, values: Iterable[Physical]) -> bytes:
+        """Checked physical values in column order as a packed row (``docs/format.md``)."""
+        return self._packer.pack(values)
+
+    def unpack(self, data: Any) -> list[Physical]:
+        """The physical values of one packed row. Bytes are not trusted: ValueError says what is wrong."""
+        row = bytes(as_raw(data))
+        return self._packer.unpack(row, 0, len(row))
+
+    def unpack_rows(self, data: Any, places: Iterable[tuple[int, int]]) -> list[ColumnBuffer]:
+        """The packed rows at bytes ``start..stop`` of ``data``, one buffer a column. ValueError as for ``unpack``."""
+        whole = bytes(as_raw(data))
+        unpack = self._packer.unpack
+        rows = []
+        for start, stop in list(places):
+            if not 0 <= start <= stop <= len(whole):
+                raise ValueError(f"{(start, stop)} is not a place in {len(whole)} bytes")
+            rows.append(unpack(whole, as_index(start), as_index(stop)))
+        columns: Any = zip(*rows) if rows else [()] * len(self.columns)
+        return [_buffer_of(spec[1], values) for spec, values in zip(self.columns, columns)]
+
+    def pack_changes(self, changes: Iterable[tuple[int, Iterable[tuple[int, Physical]]]]) -> bytes:
+        """(row id, (column, checked physical value) pairs, columns ascending) as a packed change of rows."""
+        return self._packer.pack_changes(changes)
+
+    def unpack_changes(self, data: Any) -> list[Change]:
+        """The reverse of ``pack_changes``. ValueError as for ``unpack``."""
+        return self._packer.unpack_changes(bytes(as_raw(data)))
+
+
+def _buffer_of(code: int, values: Sequence[Physical]) -> ColumnBuffer:
+    """A buffer of checked physical values."""
+    made = ColumnBuffer(code)
+    unset = [row for row, value in enumerate(values) if value is None] if None in values else []
+    empty: Any = b"" if code in VARLEN else 0
+    items: list[Any] = [empty if value is None else value for value in values] if unset else list(values)
+    made._items = items if code in VARLEN else array(TYPECODES[code], items)
+    made.rows = len(values)
+    if unset:
+        bits = made._bits(made.rows)
+        for row in unset:
+            bits[row >> 3] |= 1 << (row & 7)
+        made.null_count = len(unset)
+    return made
+
+
+def unpack_column(data: Any, code: int) -> ColumnBuffer:
+    """A plain column of dtype ``code`` as a buffer with a copy of it; ``data`` is exactly the column.
+
+    Bytes are not trusted: ValueError says what is wrong.
+    """
+    ColumnBuffer(code)  # an unknown code is the first error
+    rows, values, ends, bitmap = split_column(as_raw(data), code)
+    return ColumnBuffer.from_parts(code, rows, values, ends, bitmap)
 
 
 def records(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:

@@ -356,6 +356,46 @@ cdef class RowCodec:
             column += 1
         return row
 
+    cdef Py_ssize_t packed_size(self, const Cell* cells) noexcept:
+        cdef Py_ssize_t size = (self.count + 7) >> 3
+        cdef int column, width
+        for column in range(self.count):
+            if not cells[column].is_null:
+                width = WIDTH[self.codes[column]]
+                size += width if width else 4 + cells[column].size
+        return size
+
+    cdef void pack_cells(self, const Cell* cells, char* to) noexcept:
+        cdef uint8_t* bits = <uint8_t*>to
+        cdef int column, head = (self.count + 7) >> 3
+        memset(to, 0, head)
+        to += head
+        for column in range(self.count):
+            if cells[column].is_null:
+                bits[column >> 3] |= <uint8_t>(1 << (column & 7))
+            else:
+                to = give_cell(self.codes[column], &cells[column], to)
+
+    def pack(self, values):
+        """Checked physical values in column order as a packed row (``docs/format.md``)."""
+        return pack_row(self, values)
+
+    def unpack(self, data):
+        """The physical values of one packed row. Bytes are not trusted: ValueError says what is wrong."""
+        return unpack_row(self, data)
+
+    def unpack_rows(self, data, places):
+        """The packed rows at bytes ``start..stop`` of ``data``, one buffer a column. ValueError as for ``unpack``."""
+        return unpack_all(self, data, places)
+
+    def pack_changes(self, changes):
+        """(row id, (column, checked physical value) pairs, columns ascending) as a packed change of rows."""
+        return pack_all_changes(self, changes)
+
+    def unpack_changes(self, data):
+        """The reverse of ``pack_changes``. ValueError as for ``unpack``."""
+        return unpack_all_changes(self, data)
+
 
 def records(names, columns):
     """Rows as dicts from equally long lists of logical values, one list a column."""

@@ -1,0 +1,341 @@
+"""The bytes of a columnar segment in a file (``docs/format.md``): what is in memory to pieces of an entry, and back.
+
+What is read back is not trusted: whatever does not fit raises ValueError, which the caller turns into CorruptionError.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Container, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from ._ext._common import BLOCK, DATE, DATETIME, FLOATS, LIMITS, SEGMENT, VARLEN, Zone, mask_bytes
+from .pieces import Entry, Piece, Ref
+
+if TYPE_CHECKING:
+    from ._ext import Backend, ColumnBuffer
+
+__all__ = [
+    "DELETED", "OVERLAY", "SEALED", "TAIL_ROWS", "Place", "Record", "Segment", "Sorted", "bitmap_from", "check_times",
+    "overlay_bytes", "overlay_from", "pieces_of", "place_of", "sort_pieces", "tail_from", "tokens_of", "zone_bytes",
+    "zone_from",
+]  # fmt: skip
+
+#: kinds of pieces; a tag is ``kind << 24 | column``
+SEALED, TAIL_ROWS, OVERLAY, DELETED = 1, 2, 3, 4
+_SHIFT, _NUMBER = 24, (1 << 24) - 1
+
+# flags of a zone map
+_EXACT, _LO, _HI, _TOTAL, _TEXT, _FLOAT = 1, 2, 4, 8, 16, 32
+_ZONE = struct.Struct("<B3xIII")
+_PREFIX = 32  # bytes of a text bound
+_START = struct.Struct("<I")
+_COUNT = struct.Struct("<II")
+#: what Python's date and datetime can be, as physical values
+_TIMES = {DATE: (-719_162, 2_932_896), DATETIME: (-62_135_596_800_000_000, 253_402_300_799_999_999)}
+
+#: a piece of a segment: (tag, first row of a tail's piece, else 0)
+Place = tuple[int, int]
+
+
+class Segment(NamedTuple):
+    """One segment as it is in memory, one item a column. A part is a tuple, or a ``Sealed`` that is not read yet."""
+
+    parts: list[Any]
+    zones: list[Optional[Zone]]
+    overlays: list[Optional[dict[int, Any]]]
+    deleted: Optional[bytearray]
+
+
+class Record(NamedTuple):
+    """What the file has of a segment: its row positions, and for each piece the thing in memory that it was written
+    from and where it is.
+    """
+
+    rows: int
+    places: dict[Place, tuple[Any, Ref]]
+
+
+# -- zone maps -------------------------------------------------------------
+
+
+def zone_bytes(zone: Zone, rows: int, code: int) -> bytes:
+    """A zone map of ``rows`` rows of dtype ``code``."""
+    lo: Any = zone.lo
+    hi: Any = zone.hi
+    if code in VARLEN and lo is not None:
+        lo, hi = lo[:_PREFIX], None if hi is None else _rounded_up(hi)
+    flags = (_EXACT if zone.exact else 0) | (_TEXT if code in VARLEN else 0) | (_FLOAT if code in FLOATS else 0)
+    out = []
+    for flag, value in ((_LO, lo), (_HI, hi), (_TOTAL, zone.total)):
+        if value is not None:
+            flags |= flag
+            out.append(_number(value, code))
+    # updates count each null they bring, also of a row that was null: no more than there are rows says the same
+    return _ZONE.pack(flags, rows, min(zone.nulls, rows), min(zone.nans, rows)) + b"".join(out)
+
+
+def _rounded_up(value: bytes) -> Optional[bytes]:
+    """At most 32 bytes that are no less than ``value``; None where there are none."""
+    if len(value) <= _PREFIX:
+        return value
+    kept = value[:_PREFIX].rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1]) if kept else None
+
+
+def _number(value: Any, code: int) -> bytes:
+    if code in VARLEN:
+        return _START.pack(len(value)) + bytes(value)
+    return struct.pack("<d", value) if code in FLOATS else int(value).to_bytes(16, "little", signed=True)
+
+
+def zone_from(data: bytes, code: int) -> tuple[int, Zone]:
+    """(rows of the sealed part, its zone map)."""
+    if len(data) < _ZONE.size or data[1:4] != b"\0\0\0":
+        raise ValueError("the zone map is cut short or has a header that is none")
+    flags, rows, nulls, nans = _ZONE.unpack_from(data)
+    if flags >> 6 or bool(flags & _TEXT) != (code in VARLEN) or bool(flags & _FLOAT) != (code in FLOATS):
+        raise ValueError(f"the zone map's flags {flags:#x} are not those of its column")
+    if not 0 < rows <= SEGMENT or rows % BLOCK or nulls > rows or nans > rows or (nans and code not in FLOATS):
+        raise ValueError(f"the zone map counts {nulls} nulls and {nans} NaNs in {rows} rows")
+    found: list[Any] = []
+    at = _ZONE.size
+    for flag in (_LO, _HI, _TOTAL):
+        value, at = _value_at(data, at, code) if flags & flag else (None, at)
+        found.append(value)
+    if at != len(data):
+        raise ValueError(f"the zone map has {len(data)} bytes, not {at}")
+    lo, hi, total = found
+    zone = Zone(lo, hi, bool(flags & _EXACT), nulls, nans, total)
+    _check_bounds(zone, code)
+    if (total is not None and code in VARLEN) or (zone.exact and total is None and code not in VARLEN):
+        raise ValueError("the zone map has a sum where there is none, or none where there is one")
+    if zone.exact and (lo is None) != (nulls == rows):
+        raise ValueError(f"the zone map counts {nulls} nulls in {rows} rows and says otherwise in its bounds")
+    return rows, zone
+
+
+def _value_at(data: bytes, at: int, code: int) -> tuple[Any, int]:
+    width = 8 if code in FLOATS else 16
+    if code in VARLEN:
+        if at + 4 > len(data):
+            raise ValueError("a bound of the zone map is cut short")
+        (width,) = _START.unpack_from(data, at)
+        if width > _PREFIX:
+            raise ValueError(f"a bound of the zone map has {width} bytes, at most {_PREFIX} are allowed")
+        at += 4
+    stop = at + width
+    if stop > len(data):
+        raise ValueError("a bound of the zone map is cut short")
+    raw = bytes(data[at:stop])
+    if code in VARLEN:
+        return raw, stop
+    return (struct.unpack("<d", raw)[0] if code in FLOATS else int.from_bytes(raw, "little", signed=True)), stop
+
+
+def _check_bounds(zone: Zone, code: int) -> None:
+    lo: Any = zone.lo
+    hi: Any = zone.hi
+    if hi is None:
+        if lo is not None and (zone.exact or code not in VARLEN):
+            raise ValueError("the zone map has a lower bound alone")
+        return
+    if lo is None or lo > hi:
+        raise ValueError("the zone map's bounds are not in order")
+    if code in LIMITS:
+        least, most = LIMITS[code]
+        if lo < least or hi > most:
+            raise ValueError("a bound of the zone map is outside its column's range")
+        check_times(code, (lo, hi))
+
+
+def check_times(code: int, bounds: Optional[Iterable[Any]]) -> None:
+    """ValueError where a date or datetime (as physical value) is none that Python has."""
+    if code in _TIMES and bounds is not None:
+        least, most = _TIMES[code]
+        if not all(least <= value <= most for value in bounds):
+            raise ValueError("a date lies outside the years 1 to 9999")
+
+
+# -- overlays, tails, deleted rows ------------------------------------------
+
+
+def overlay_bytes(kernels: Backend, code: int, overlay: dict[int, Any]) -> bytes:
+    """The updated rows of one column of a segment."""
+    rows = sorted(overlay)
+    buffer = kernels.values.ColumnBuffer(code)
+    for row in rows:
+        buffer.append(overlay[row])
+    head = _COUNT.pack(len(rows), 0) + struct.pack(f"<{len(rows)}H", *rows)
+    return head + bytes(-len(head) % 8) + bytes(kernels.values.pack_column(buffer))
+
+
+def overlay_from(kernels: Backend, code: int, data: Any, size: int) -> dict[int, Any]:
+    """Row of the segment (of ``size`` rows) to physical value."""
+    view = memoryview(data)
+    if len(view) < _COUNT.size:
+        raise ValueError("the overlay is cut short")
+    count, zero = _COUNT.unpack_from(view)
+    stop = _COUNT.size + 2 * count
+    start = stop + -stop % 8
+    if zero or not 0 < count <= size or start > len(view) or any(view[stop:start].tolist()):
+        raise ValueError(f"the overlay of {count} rows does not fit")
+    rows = struct.unpack_from(f"<{count}H", view, _COUNT.size)
+    if rows[-1] >= size or any(map(int.__ge__, rows, rows[1:])):
+        raise ValueError("the rows of the overlay do not rise or are outside the segment")
+    buffer = kernels.values.unpack_column(view[start:], code)
+    if buffer.rows != count:
+        raise ValueError(f"the overlay has {buffer.rows} values for {count} rows")
+    _check_buffer(buffer)
+    return dict(zip(rows, map(buffer.physical, range(count))))
+
+
+def _check_buffer(buffer: ColumnBuffer) -> None:
+    if buffer.code in _TIMES and buffer.rows:
+        data: Any = buffer.data
+        check_times(buffer.code, (min(data), max(data)))
+
+
+def tail_from(kernels: Backend, code: int, pieces: Iterable[tuple[int, Any]]) -> ColumnBuffer:
+    """A tail from its pieces: (first row, bytes) each, in order."""
+    tail: ColumnBuffer = kernels.values.ColumnBuffer(code)
+    for start, data in pieces:
+        piece = kernels.values.unpack_column(data, code)
+        if start != tail.rows or start % BLOCK or not 0 < piece.rows <= BLOCK:
+            raise ValueError(f"a piece of the tail has {piece.rows} rows from {start} on, which does not follow on")
+        _check_buffer(piece)
+        tail.extend(piece)
+    return tail
+
+
+def bitmap_from(kernels: Backend, data: Any, size: int) -> bytearray:
+    """The deleted rows of a segment of ``size`` rows."""
+    if len(data) != mask_bytes(SEGMENT):
+        raise ValueError(f"the bitmap of deleted rows has {len(data)} bytes, not {mask_bytes(SEGMENT)}")
+    mask = bytearray(data)
+    if kernels.mask.last(mask) >= size:
+        raise ValueError("a deleted row is past the end of the segment")
+    return mask
+
+
+# -- a whole segment ---------------------------------------------------------
+
+
+def pieces_of(
+    kernels: Backend, codes: Sequence[int], segment: Segment, record: Optional[Record], fresh: Container[int]
+) -> tuple[Entry, dict[Place, Any]]:
+    """The entry of a segment, and for each piece what it was made from.
+
+    What ``record`` says is in the file becomes a reference, but for the overlays of the columns in ``fresh``.
+    """
+    tokens = tokens_of(segment)
+    pieces: list[Piece] = []
+    for place, token in tokens.items():
+        ref = getattr(token, "ref", None)  # not read yet: it is where it is
+        held = None if record is None else record.places.get(place)
+        if held is not None and ref is None and _is_same(place, token, held[0], fresh):
+            ref = held[1]
+        meta = _meta(codes, segment, place, token)
+        pieces.append(Piece(place[0], meta, _data(kernels, codes, segment, place) if ref is None else None, ref))
+    return Entry(b"", pieces), tokens
+
+
+def tokens_of(segment: Segment) -> dict[Place, Any]:
+    """The place of each piece of a segment, and the thing in memory that is written there."""
+    tokens: dict[Place, Any] = {}
+    parts, _, overlays, deleted = segment
+    for j, part in enumerate(parts):
+        sealed = part[0] if type(part) is tuple else part
+        if sealed is not None:
+            tokens[SEALED << _SHIFT | j, 0] = sealed
+    for j, part in enumerate(parts):
+        if type(part) is tuple and part[1] is not None:
+            base, rows = 0 if part[0] is None else part[0].rows, part[1].rows
+            for start in range(0, rows, BLOCK):
+                # rows of a tail never change as long as the sealed part before them has its length
+                tokens[TAIL_ROWS << _SHIFT | j, start] = (base, min(BLOCK, rows - start))
+    for j, overlay in enumerate(overlays):
+        if overlay:
+            tokens[OVERLAY << _SHIFT | j, 0] = None
+    if deleted is not None:
+        tokens[DELETED << _SHIFT, 0] = deleted
+    return tokens
+
+
+def _is_same(place: Place, token: Any, held: Any, fresh: Container[int]) -> bool:
+    """Whether a piece that was written from ``held`` is what ``token`` would give."""
+    kind = place[0] >> _SHIFT
+    if kind == OVERLAY:
+        return (place[0] & _NUMBER) not in fresh
+    if kind == TAIL_ROWS:
+        return bool(token == held)
+    part = getattr(held, "part", None)  # it was not read yet when that was noted
+    return token is held or (part is not None and part[0] is token)
+
+
+def _meta(codes: Sequence[int], segment: Segment, place: Place, token: Any) -> bytes:
+    kind, j = place[0] >> _SHIFT, place[0] & _NUMBER
+    if kind == SEALED:
+        zone: Any = segment.zones[j]  # a sealed part always has one
+        return zone_bytes(zone, token.rows, codes[j])
+    return _START.pack(place[1]) if kind == TAIL_ROWS else b""
+
+
+def _data(kernels: Backend, codes: Sequence[int], segment: Segment, place: Place) -> Any:
+    kind, j, start = place[0] >> _SHIFT, place[0] & _NUMBER, place[1]
+    if kind == DELETED:
+        return segment.deleted
+    if kind == OVERLAY:
+        return overlay_bytes(kernels, codes[j], segment.overlays[j] or {})
+    sealed, tail = segment.parts[j]
+    if kind == SEALED:
+        return sealed.data
+    return kernels.values.pack_column(tail, start, min(start + BLOCK, tail.rows))
+
+
+def place_of(piece: Piece) -> Place:
+    """Which piece of its segment this is."""
+    is_tail = piece.tag >> _SHIFT == TAIL_ROWS and len(piece.meta) == _START.size
+    return piece.tag, _START.unpack(piece.meta)[0] if is_tail else 0
+
+
+class Sorted(NamedTuple):
+    """The pieces of an entry: those of a sealed part with its rows and zone map, and where each piece is."""
+
+    sealed: list[Optional[tuple[int, Zone]]]
+    tails: list[list[int]]  # first rows of each column's pieces, in order
+    places: dict[Place, Ref]
+
+    def ref(self, kind: int, j: int) -> Optional[Ref]:
+        """Where a piece is of which a column has one, None where there is none."""
+        return self.places.get((kind << _SHIFT | j, 0))
+
+    def tail(self, j: int) -> list[tuple[int, Ref]]:
+        """(first row, place) of each piece of a column's tail."""
+        return [(start, self.places[TAIL_ROWS << _SHIFT | j, start]) for start in self.tails[j]]
+
+
+def sort_pieces(entry: Entry, codes: Sequence[int]) -> Sorted:
+    """What each piece of an entry is. Nothing is read."""
+    sealed: list[Any] = [None] * len(codes)
+    tails: list[list[int]] = [[] for _ in codes]
+    places: dict[Place, Ref] = {}
+    if entry.meta:
+        raise ValueError("the segment has a description, which none has")
+    for piece in entry.pieces:
+        kind, j = piece.tag >> _SHIFT, piece.tag & _NUMBER
+        if kind not in (SEALED, TAIL_ROWS, OVERLAY, DELETED) or j >= (1 if kind == DELETED else len(codes)):
+            raise ValueError(f"there is no piece with tag {piece.tag:#x}")
+        if kind != SEALED and len(piece.meta) != (_START.size if kind == TAIL_ROWS else 0):
+            raise ValueError(f"the piece with tag {piece.tag:#x} is described wrongly")
+        place = place_of(piece)
+        if place in places or piece.ref is None:
+            raise ValueError(f"the piece with tag {piece.tag:#x} is there twice or nowhere")
+        places[place] = piece.ref
+        if kind == SEALED:
+            sealed[j] = zone_from(bytes(piece.meta), codes[j])
+        elif kind == TAIL_ROWS:
+            tails[j].append(place[1])
+    if len({None if one is None else one[0] for one in sealed}) > 1:
+        raise ValueError("the columns have sealed parts of different lengths")
+    return Sorted(sealed, tails, places)

@@ -1,0 +1,69 @@
+"""A columnar table as of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional
+
+from ._ext._common import Zone
+from .column import piece_chunks
+from .scan import View
+
+if TYPE_CHECKING:
+    from ._ext import Backend, Chunk
+    from .columnar import ColumnarTable
+
+__all__ = ["ColumnarView"]
+
+
+class ColumnarView(View):
+    """A columnar table as of one moment: its lists copied, everything in them shared."""
+
+    def __init__(self, table: ColumnarTable, kernels: Backend) -> None:
+        super().__init__(kernels, table.kernels, table.schema, table.port.rows)
+        self._columns = table.column_list
+        self._parts = [list(column.parts) for column in self._columns]
+        self._zones = [list(column.zones) for column in self._columns]
+        self._overlays = [{k: dict(rows) for k, rows in column.overlays.items()} for column in self._columns]
+        self._deleted = list(table.deleted)
+        self._patched: dict[tuple[int, int], Sequence[Chunk]] = {}
+
+    def dead(self, k: int) -> bool:
+        return self._parts[0][k] is None
+
+    def live(self, k: int) -> Optional[bytearray]:
+        deleted = self._deleted[k]
+        if deleted is None:
+            return None
+        kernel = self.kernels.mask
+        mask: bytearray = kernel.full(self.size(k))
+        kernel.andnot_into(mask, memoryview(deleted)[: len(mask)])
+        return mask
+
+    def bounds(self, k: int) -> Sequence[int]:
+        part = self._parts[0][k]
+        sealed = part[0] if type(part) is tuple else part
+        base = 0 if sealed is None else sealed.rows
+        rest = self.size(k) - base
+        return [rows for rows in (base, rest) if rows]
+
+    def _part(self, j: int, k: int) -> Any:
+        part = self._parts[j][k]
+        if part is not None and type(part) is not tuple:
+            part = self._parts[j][k] = part.resolve()
+        return part
+
+    def pieces(self, j: int, k: int) -> Sequence[Chunk]:
+        overlay = self._overlays[j].get(k)
+        if not overlay:
+            return piece_chunks(self._columns[j], self._part(j, k), None, self.size(k))
+        found = self._patched.get((j, k))
+        if found is None:
+            # updates are patched into a decoded copy: keep those of one segment, which a query reads piece by piece
+            if any(segment != k for _, segment in self._patched):
+                self._patched.clear()
+            found = self._patched[j, k] = piece_chunks(self._columns[j], self._part(j, k), overlay, self.size(k))
+        return found
+
+    def zone(self, j: int, k: int) -> Optional[Zone]:
+        return self._zones[j][k]

@@ -1,0 +1,67 @@
+"""What every write tells the log: in memory nothing, in a file each change is a step that the log begins (``filejournal``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable
+
+from .step import Call
+
+if TYPE_CHECKING:
+    from .pieces import Entry
+    from .table import Change, Staged
+
+__all__ = ["Journal", "Step"]
+
+
+class Step:
+    """One change: ``first`` are calls to make before it and ``then`` after it, all in one step with it."""
+
+    first: Sequence[Call] = ()
+    then: Sequence[Call] = ()
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        return None
+
+
+_NOTHING = Step()
+
+
+class Journal:
+    """The journal of a table in memory: no change is told to anybody."""
+
+    def row(self, idx: int, values: Sequence[Any], happened: Callable[[], bool]) -> Step:
+        """One row is inserted as ``idx``; ``happened`` tells afterwards whether it was."""
+        return _NOTHING
+
+    def rows(self, first: int, staged: Staged) -> Step:
+        """A batch is inserted from ``first`` on."""
+        return _NOTHING
+
+    def changes(self, changes: Sequence[Change]) -> Step:
+        """Rows are updated."""
+        return _NOTHING
+
+    def deletions(self, ids: Sequence[int]) -> Step:
+        """Rows are deleted."""
+        return _NOTHING
+
+    def compacted(self) -> Step:
+        """Live rows only, renumbered."""
+        return _NOTHING
+
+    def bulk(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> Step:
+        """A batch whose entries are written is inserted."""
+        return _NOTHING
+
+    def begin(self) -> None:
+        """What follows is one transaction."""
+
+    def commit(self) -> None:
+        """It is whole."""
+
+    def rollback(self) -> None:
+        """It never was."""

@@ -1,0 +1,203 @@
+"""What the log says of a table: one payload for each kind of change, made and read back (``docs/format.md``)."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import CorruptionError, SnapDBError, ValidationError
+from .pieces import Entry
+from .storage.catalog import decode_items, encode_items
+from .table import Change, Staged, Table
+
+if TYPE_CHECKING:
+    from .storage.store import Frame
+
+__all__ = ["BULK", "CHANGE", "COMMIT", "COMPACT", "DELETE", "ROW", "ROWS", "Record", "Replay", "Writer"]
+
+ROW, ROWS, CHANGE, DELETE, COMPACT, BULK, COMMIT = range(1, 8)
+_AT_ONCE = 4096  # changed rows that one frame is first tried with
+_IDS_AT_ONCE = 1 << 20
+_ROWS_HEAD = struct.Struct("<QII")
+_BULK_HEAD = struct.Struct("<II")
+_BULK_BODY = struct.Struct("<QQII")
+_U64 = struct.Struct("<Q")
+_PAIR = struct.Struct("<QQ")
+
+
+class Record(NamedTuple):
+    """One frame to be: its kind and payload."""
+
+    kind: int
+    payload: Any
+
+
+class Writer:
+    """Makes the records of one table."""
+
+    def __init__(self, table: Table, largest: int) -> None:
+        self._codec = table.codec
+        self._pack_column = table.kernels.values.pack_column
+        self._largest = largest
+
+    def row(self, idx: int, values: Sequence[Any]) -> list[Record]:
+        """One inserted row of physical values."""
+        return [self._fitting(Record(ROW, _U64.pack(idx) + self._codec.pack(values)), "row")]
+
+    def rows(self, first: int, staged: Staged) -> list[Record]:
+        """A batch of inserted rows."""
+        columns = [self._pack_column(buffer) for buffer in staged.buffers]
+        head = _ROWS_HEAD.pack(first, len(columns), 0)
+        return [Record(ROWS, b"".join([head, *(part for c in columns for part in (_U64.pack(len(c)), c))]))]
+
+    def changes(self, changes: Sequence[Change]) -> list[Record]:
+        """Updated rows, in as many frames as they need."""
+        found: list[Record] = []
+        remaining = iter(changes)
+        while True:
+            some = list(islice(remaining, _AT_ONCE))
+            if not some:
+                return found
+            found += self._split(some)
+
+    def _split(self, changes: list[Change]) -> list[Record]:
+        payload = self._codec.pack_changes(changes)
+        if len(payload) <= self._largest or len(changes) == 1:
+            return [self._fitting(Record(CHANGE, payload), "update")]
+        half = len(changes) // 2
+        return self._split(changes[:half]) + self._split(changes[half:])
+
+    def _fitting(self, record: Record, what: str) -> Record:
+        if len(record.payload) > self._largest:
+            raise ValidationError(
+                f"one {what} of {len(record.payload)} bytes is more than the log takes at once ({self._largest})",
+                hint="insert rows with such values by batch_insert()",
+            )
+        return record
+
+    def deletions(self, ids: Sequence[int]) -> list[Record]:
+        """Deleted rows."""
+        return [
+            Record(DELETE, _little(array("Q", ids[start : start + _IDS_AT_ONCE])))
+            for start in range(0, len(ids), _IDS_AT_ONCE)
+        ]
+
+    def compacted(self) -> list[Record]:
+        """Live rows only, renumbered."""
+        return [Record(COMPACT, b"")]
+
+    def bulk(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> list[Record]:
+        """A batch whose entries are in the file already."""
+        extents = sorted({(p.ref.extent, p.ref.size) for _, entry in stored for p in entry.pieces if p.ref is not None})
+        head = _BULK_HEAD.pack(len(extents), 0) + b"".join(_PAIR.pack(*extent) for extent in extents)
+        return [Record(BULK, head + _BULK_BODY.pack(first, rows, len(stored), 0) + encode_items(stored))]
+
+
+def _little(values: array[int]) -> bytes:
+    import sys
+
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tobytes()
+
+
+class Replay:
+    """Carries out frames on a table, which is not logged meanwhile. CorruptionError for what makes no sense."""
+
+    def __init__(self, table: Table, path: str) -> None:
+        self._table = table
+        self._path = path
+        self._values = table.kernels.values
+
+    def run(self, frames: Iterable[Frame]) -> None:
+        """Every frame in order; single-row inserts that follow each other go in together."""
+        waiting: list[Frame] = []
+        for frame in frames:
+            if frame.kind == ROW:
+                waiting.append(frame)
+                continue
+            self._rows(waiting)
+            waiting = []
+            self._guarded(frame)
+        self._rows(waiting)
+
+    def _guarded(self, frame: Frame) -> None:
+        try:
+            self._one(frame)
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
+            if isinstance(error, CorruptionError):
+                raise
+            raise self._damaged(frame, error) from error
+
+    def _damaged(self, frame: Frame, error: object) -> CorruptionError:
+        text = error if isinstance(error, (SnapDBError, str)) else f"{type(error).__name__}: {error}"
+        return CorruptionError(f"{self._path}: the log's frame {frame.lsn} cannot be carried out: {text}", path=self._path)
+
+    def _rows(self, frames: list[Frame]) -> None:
+        if not frames:
+            return
+        table, first = self._table, self._table.rows
+        try:
+            for expected, frame in enumerate(frames, first):
+                (idx,) = _U64.unpack_from(frame.payload)
+                if idx != expected:
+                    raise self._damaged(frame, f"it inserts row {idx} where {expected} is next")
+            data = b"".join(frame.payload for frame in frames)
+            table.extend(Staged(len(frames), table.codec.unpack_rows(data, list(_places(frames)))))
+        except (ValueError, struct.error) as error:
+            raise self._damaged(frames[0], error) from error
+
+    def _one(self, frame: Frame) -> None:
+        table, payload = self._table, frame.payload
+        if frame.kind == ROWS:
+            table.extend(self._batch(payload))
+        elif frame.kind == CHANGE:
+            changes = [Change(idx, values) for idx, values in table.codec.unpack_changes(payload)]
+            table.check_live(change.idx for change in changes)
+            table.apply(changes)
+        elif frame.kind == DELETE:
+            ids = [idx for (idx,) in _U64.iter_unpack(payload)]
+            table.check_live(ids)
+            table.remove(ids)
+        elif frame.kind == COMPACT:
+            table.compact()
+            table.generation += 1
+        elif frame.kind == BULK:
+            table.replay(*_read_bulk(payload))
+        elif frame.kind != COMMIT:
+            raise ValueError(f"unknown kind {frame.kind}")
+
+    def _batch(self, payload: Any) -> Staged:
+        first, count, _ = _ROWS_HEAD.unpack_from(payload)
+        specs = self._table.schema.specs
+        if first != self._table.rows or count != len(specs):
+            raise ValueError(f"it inserts rows from {first} on in {count} columns")
+        buffers, at = [], _ROWS_HEAD.size
+        for spec in specs:
+            (size,) = _U64.unpack_from(payload, at)
+            at += _U64.size
+            if size > len(payload) - at:
+                raise ValueError("a column is cut short")
+            buffers.append(self._values.unpack_column(payload[at : at + size], spec[1]))
+            at += size
+        if at != len(payload) or len({buffer.rows for buffer in buffers}) != 1:
+            raise ValueError("its columns differ in length")
+        return Staged(buffers[0].rows, buffers)
+
+
+def _places(frames: Iterable[Frame]) -> Iterator[tuple[int, int]]:
+    """Where the packed rows are in the joined payloads."""
+    at = 0
+    for frame in frames:
+        yield at + _U64.size, at + len(frame.payload)
+        at += len(frame.payload)
+
+
+def _read_bulk(payload: Any) -> tuple[int, int, list[tuple[int, Entry]]]:
+    extents, _ = _BULK_HEAD.unpack_from(payload)
+    at = _BULK_HEAD.size + extents * _PAIR.size
+    first, rows, entries, _ = _BULK_BODY.unpack_from(payload, at)
+    return first, rows, decode_items(payload[at + _BULK_BODY.size :], entries)

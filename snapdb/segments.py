@@ -1,0 +1,346 @@
+"""A columnar table in a file: segments that are read when they are first needed, and what of them has changed since.
+
+``Unread`` stands in the lists of every column where nothing of a segment is known yet. Loading its entry (zone maps,
+updates, deleted rows) puts ``Sealed`` objects there, which read their chunk when a value of it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from weakref import WeakSet
+
+from ._ext._common import SEGMENT
+from .columnar_file import (
+    DELETED,
+    OVERLAY,
+    SEALED,
+    Place,
+    Record,
+    Segment,
+    Sorted,
+    bitmap_from,
+    check_times,
+    overlay_from,
+    pieces_of,
+    place_of,
+    sort_pieces,
+    tail_from,
+    tokens_of,
+)
+from .errors import CorruptionError, InternalError
+from .pieces import Entry, Ref, Source
+from .step import Call, assign, calls, run
+
+if TYPE_CHECKING:
+    from .column import Column
+    from .columnar import ColumnarTable
+
+__all__ = ["Draft", "Loaded", "Sealed", "SegmentFile", "Unread", "counters", "recorded"]
+
+#: rows of a segment that is being written, and what each piece was made from
+Draft = tuple[int, dict[Place, Any]]
+MOST_ROWS = 1 << 40  # a header that says more is damaged: lists are made as long as it says
+
+
+class Sealed:
+    """The sealed part of one column of one segment, all of it in the file. Views share it with the table."""
+
+    __slots__ = ("__weakref__", "_column", "_file", "_k", "part", "ref", "rows")
+
+    def __init__(self, file: SegmentFile, column: Column, k: int, rows: int, ref: Ref) -> None:
+        self._file = file
+        self._column = column
+        self._k = k
+        self.rows = rows
+        self.ref = ref
+        self.part: Optional[tuple[Any, None]] = None  # once it is read
+
+    def resolve(self) -> tuple[Any, None]:
+        """Read it; the table has the result in its list from then on. CorruptionError."""
+        with self._file.lock:
+            if self.part is None:
+                self.part = (self._file.chunk(self._column, self._k, self.rows, self.ref), None)
+            if self.is_in_use():
+                self._column.parts[self._k] = self.part
+            return self.part
+
+    def is_in_use(self) -> bool:
+        """Whether the table still has this object in its list."""
+        parts = self._column.parts
+        return self._k < len(parts) and parts[self._k] is self
+
+
+class Unread:
+    """A segment whose entry is not read yet; one object for all columns."""
+
+    __slots__ = ("_file", "_k")
+
+    def __init__(self, file: SegmentFile, k: int) -> None:
+        self._file = file
+        self._k = k
+
+    def resolve(self) -> None:
+        """Read the entry and the first column's chunk, by which it is found; who asks a second time wants every
+        column's. CorruptionError.
+        """
+        file, k = self._file, self._k
+        with file.lock:
+            columns = file.columns[:1] if file.load(k) else file.columns
+            for column in columns:
+                if k < len(column.parts):
+                    column.part(k)
+
+
+class Loaded(NamedTuple):
+    """A segment read from its entry, and what is to be noted of it (None: no live row)."""
+
+    segment: Segment
+    record: Optional[Record]
+
+
+class SegmentFile:
+    """What a columnar table knows of its file: where the entries are read from, and what they do not say yet."""
+
+    def __init__(self, table: ColumnarTable, source: Source) -> None:
+        self.lock = table.lock
+        self.columns = table.column_list
+        self._table = table
+        self._source = source
+        self._kernels = table.kernels
+        self._codes = [column.type.code for column in self.columns]
+        self.records: dict[int, Record] = {}  # what the file has of the segments that were read
+        self.dirty: set[int] = set()  # segments whose entry is out of date; new rows of the open one are not told here
+        self.overlaid: set[tuple[int, int]] = set()  # (column, segment) of updates that are not written yet
+        self._uncatalogued: set[int] = set()  # segments that only the log knows of yet
+        self._unread = 0
+        self._left: WeakSet[Sealed] = WeakSet()  # given up by the table without having been read
+        self._drafts: dict[int, Draft] = {}
+
+    # -- reading -------------------------------------------------------------
+
+    @contextmanager
+    def damage(self, k: int, column: Optional[Column] = None, ref: Optional[Ref] = None) -> Iterator[None]:
+        """Whatever does not fit is damage, said with its place."""
+        name = None if column is None else column.name
+        try:
+            yield
+        except CorruptionError as error:
+            if error.segment is None:
+                error.segment, error.column = k, name
+            raise
+        except (ValueError, OverflowError) as error:
+            where = f"segment {k}" if name is None else f"column {name!r}, segment {k}"
+            raise CorruptionError(
+                f"{where}: {error}", path=getattr(self._source, "path", None), segment=k, column=name,
+                offset=None if ref is None else ref.extent + ref.at,
+            ) from error  # fmt: skip
+
+    def chunk(self, column: Column, k: int, rows: int, ref: Ref) -> Any:
+        """The chunk of one column, verified."""
+        with self.damage(k, column, ref):
+            chunk = self._kernels.codecs.Chunk(self._source.read(ref))
+            if chunk.code != column.type.code or chunk.rows != rows:
+                raise ValueError(f"a chunk of dtype {chunk.code} with {chunk.rows} rows where {rows} should be")
+            if column.type.is_temporal:
+                check_times(chunk.code, chunk.bounds())
+            return chunk
+
+    def read(self, k: int, entry: Optional[Entry], size: int, is_open: bool) -> Loaded:
+        """A segment of ``size`` row positions from its entry. Of the open one the chunks are read too."""
+        if entry is None:
+            nothing: list[Any] = [None] * len(self.columns)
+            return Loaded(Segment(nothing, nothing, nothing, None), None)
+        with self.damage(k):
+            found = sort_pieces(entry, self._codes)
+            first = found.sealed[0]
+            base = 0 if first is None else first[0]
+            if base > size or (base < SEGMENT) != is_open:
+                raise ValueError(f"{base} sealed rows do not make a segment of {size}")
+            ref = found.ref(DELETED, 0)
+            deleted = None if ref is None else bitmap_from(self._kernels, self._source.read(ref), size)
+        parts = [self._part(k, j, found, base, size - base, is_open) for j in range(len(self.columns))]
+        zones = [None if sealed is None else sealed[1] for sealed in found.sealed]
+        overlays = [self._overlay(k, j, found, size) for j in range(len(self.columns))]
+        segment = Segment(parts, zones, overlays, deleted)
+        record = Record(size, {place: (token, found.places[place]) for place, token in tokens_of(segment).items()})
+        return Loaded(segment, record)
+
+    def _part(self, k: int, j: int, found: Sorted, base: int, rows: int, is_open: bool) -> Any:
+        column, ref = self.columns[j], found.ref(SEALED, j)
+        if not is_open and ref is not None and not found.tails[j]:
+            return Sealed(self, column, k, base, ref)
+        chunk = None if ref is None else self.chunk(column, k, base, ref)
+        with self.damage(k, column, ref):
+            read = self._source.read
+            tail = tail_from(self._kernels, column.type.code, [(start, read(one)) for start, one in found.tail(j)])
+            if tail.rows != rows or not is_open:
+                raise ValueError(f"the tail has {tail.rows} rows where {rows} should be")
+            return (chunk, tail)
+
+    def _overlay(self, k: int, j: int, found: Sorted, size: int) -> Optional[dict[int, Any]]:
+        column, ref = self.columns[j], found.ref(OVERLAY, j)
+        if ref is None:
+            return None
+        with self.damage(k, column, ref):
+            return overlay_from(self._kernels, column.type.code, self._source.read(ref), size)
+
+    def adopt(self, rows: int) -> Loaded:
+        """Note that the file has ``rows`` positions; the open segment, which is read at once."""
+        closed, size = rows >> 16, rows & (SEGMENT - 1)
+        loaded = self._open(closed, self._entry(closed) if size else None, size)
+        self._unread = closed
+        if loaded.record is not None:
+            self.records[closed] = loaded.record
+        return loaded
+
+    def _open(self, k: int, entry: Optional[Entry], size: int) -> Loaded:
+        """The open segment, which is there also where it has no row."""
+        if entry is not None:
+            return self.read(k, entry, size, True)
+        with self.damage(k):
+            if size:
+                raise ValueError("the last segment is missing")
+        parts = [(None, column.new_buffer()) for column in self.columns]
+        nothing: list[Any] = [None] * len(self.columns)
+        return Loaded(Segment(parts, nothing, nothing, None), None)
+
+    def _entry(self, k: int) -> Optional[Entry]:
+        with self.damage(k):
+            return self._source.entry(k)
+
+    def load(self, k: int) -> bool:
+        """Read the entry of segment k, if it is not yet; whether it was not."""
+        parts = self.columns[0].parts
+        if k >= len(parts) or type(parts[k]) is not Unread:
+            return False
+        loaded = self.read(k, self._entry(k), SEGMENT, False)
+        # readers look at the first column's part first: it comes last
+        run(calls([*self._installing(k, loaded), partial(setattr, self, "_unread", self._unread - 1)]))
+        return True
+
+    def _installing(self, k: int, loaded: Loaded) -> list[Call]:
+        parts, zones, overlays, deleted = loaded.segment
+        found: list[Call] = [assign(self._table.deleted, k, deleted)]
+        if loaded.record is not None:
+            found.append(assign(self.records, k, loaded.record))
+        for column, part, zone, overlay in reversed(list(zip(self.columns, parts, zones, overlays))):
+            found += [assign(column.zones, k, zone), *column.overlaying(k, overlay), assign(column.parts, k, part)]
+        return found
+
+    def load_all(self) -> None:
+        """Read every entry that is not read yet."""
+        if self._unread:
+            for k in range(len(self.columns[0].parts)):
+                self.load(k)
+
+    # -- what has changed ----------------------------------------------------
+
+    def touch(self, k: int, columns: Iterable[int]) -> None:
+        """Segment k is about to change, and in ``columns`` the updates of its rows."""
+        self.dirty.add(k)
+        self.overlaid.update((j, k) for j in columns)
+
+    def leave(self, ks: Iterable[int]) -> None:
+        """The table is about to give up these segments: what is not read yet may still be asked for by a view."""
+        for k in ks:
+            self._left.update(column.parts[k] for column in self.columns if type(column.parts[k]) is Sealed)
+
+    def renumbering(self, segments: int) -> list[Call]:
+        """The calls that note that every row has another place, in a table of so many segments."""
+        stale = {k: Record(-1, {}) for k in self.records}
+        return [partial(self.records.update, stale), partial(self.dirty.update, [*stale, *range(segments)])]
+
+    def remembering(self, records: Mapping[int, Record]) -> list[Call]:
+        """The calls that note what was written of segments that the catalog does not have yet."""
+        written = [(j, k) for k in records for j in range(len(self.columns))]
+        return [
+            partial(self._uncatalogued.update, [k for k in records if k not in self.records]),
+            partial(self.records.update, records),
+            partial(self.dirty.update, list(records)),
+            partial(self.overlaid.difference_update, written),
+        ]
+
+    def recalling(self, records: Mapping[int, Optional[Record]]) -> list[Call]:
+        """The calls that take back what was noted of these segments. What is written again needlessly does no harm."""
+        rewritten = [(j, k) for k in records for j in range(len(self.columns))]
+        return [
+            *[
+                partial(self.records.pop, k, None) if record is None else assign(self.records, k, record)
+                for k, record in records.items()
+            ],
+            partial(self.dirty.update, list(records)),
+            partial(self.overlaid.update, rewritten),
+        ]
+
+    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+        """See ``Table.changes``."""
+        for sealed in list(self._left):  # views still have these, and the file may soon have something else there
+            if not sealed.is_in_use():
+                sealed.resolve()
+        self._drafts = {}
+        last = len(self.columns[0].parts) - 1
+        record = self.records.get(last)
+        is_new = self._table.segment_rows(last) != (0 if record is None else record.rows)
+        for k in sorted(self.dirty | {last}) if is_new else sorted(self.dirty):
+            segment = self._table.segment(k)
+            if segment is not None:
+                fresh = {j for j in range(len(self.columns)) if (j, k) in self.overlaid}
+                entry, tokens = pieces_of(self._kernels, self._codes, segment, self.records.get(k), fresh)
+                self._drafts[k] = (self._table.segment_rows(k), tokens)
+                yield k, entry
+            elif k in self.records and k not in self._uncatalogued:
+                yield k, None
+            else:  # came and went since
+                self.dirty.discard(k)
+                self.records.pop(k, None)
+
+    def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
+        """See ``Table.saved``."""
+        for k, entry in stored:
+            self.dirty.discard(k)
+            self._uncatalogued.discard(k)
+            self.overlaid.difference_update([(j, k) for j in range(len(self.columns))])
+            if entry is None:
+                self.records.pop(k, None)
+            elif k in self._drafts:
+                self.records[k] = recorded(self._drafts[k], entry)
+        self._drafts = {}
+
+    # -- large batches -------------------------------------------------------
+
+    def replayed(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> list[Loaded]:
+        """The segments of a batch that the log says is appended from ``first`` on, the new open one included."""
+        k, last, size = len(self.columns[0].parts) - 1, first + rows >> 16, first + rows & (SEGMENT - 1)
+        with self.damage(k):
+            if first != self._table.rows or rows < 1 or first + rows > MOST_ROWS:
+                raise ValueError(f"{rows} rows from {first} on do not follow {self._table.rows} rows")
+            if [key for key, _ in stored] != list(range(k, last + (size > 0))):
+                raise ValueError(f"the log has other segments than those of rows {first} to {first + rows}")
+        closed = [self.read(key, entry, SEGMENT, False) for key, entry in stored if key < last]
+        return [*closed, self._open(last, stored[-1][1] if size else None, size)]
+
+
+def recorded(draft: Draft, entry: Entry) -> Record:
+    """What to note of a segment once its entry is written."""
+    rows, tokens = draft
+    refs = {place_of(piece): piece.ref for piece in entry.pieces}
+    places: dict[Place, tuple[Any, Ref]] = {}
+    for place, token in tokens.items():
+        ref = refs.get(place)
+        if ref is None:
+            raise InternalError(f"piece {place} of a segment was not written")
+        if type(token) is Sealed:
+            token.ref = ref
+        places[place] = (token, ref)
+    return Record(rows, places)
+
+
+def counters(header: Mapping[str, Any]) -> tuple[int, int]:
+    """(rows, live rows) of a file's header. CorruptionError where they make no sense."""
+    rows, live = header.get("rows"), header.get("live")
+    if type(rows) is not int or type(live) is not int or not 0 <= live <= rows <= MOST_ROWS:
+        raise CorruptionError(f"the stored counters cannot be: {rows!r} rows, {live!r} of them live")
+    return rows, live

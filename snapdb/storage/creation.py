@@ -1,0 +1,96 @@
+"""Making a database: whole under a temporary name, then renamed. A crash leaves a database or none, never a part."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Any, Optional
+
+from ..errors import DurabilityError
+from . import lock
+from .catalog import Root
+from .checkpoint import write_root
+from .extents import Extents
+from .layer import FileLayer, failure
+from .space import Space
+from .superblock import PREAMBLE, StaticHeader, Superblock, write_slot, write_static
+from .wal import refused, wal_path
+
+__all__ = ["create", "resolved"]
+
+
+def create(layer: FileLayer, path: str, header: dict[str, Any], timeout: float) -> None:
+    """Make a database with this header and no entries. FileExistsError, StorageError, LockedError, DurabilityError."""
+    path = resolved(layer, path)
+    _check_beside(layer, path)
+    claim = _claim_empty(layer, path, timeout) if layer.exists(path) else None
+    temporary = f"{path}.tmp-{os.urandom(6).hex()}"
+    try:
+        _write_new(layer, temporary, header)
+        layer.rename(temporary, path, claim is not None)
+    except BaseException as error:
+        _remove(layer, temporary)
+        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
+            raise refused(error, f"{path} cannot be made") from error
+        raise
+    finally:
+        if claim is not None:
+            claim.release()
+    try:
+        layer.sync_dir(path)
+    except OSError as error:
+        raise DurabilityError(f"{path} was made, but it is not known to last: {error}") from error
+
+
+def _check_beside(layer: FileLayer, path: str) -> None:
+    for parity in (0, 1):
+        beside = wal_path(path, parity)
+        if layer.exists(beside):
+            what = f"The log of a database that is not there is in the way of a new {path}; move it or remove it"
+            raise failure(errno.EEXIST, beside, what)
+
+
+def resolved(layer: FileLayer, path: str) -> str:
+    """The file's own name: its log must be found whatever directory or link it is opened from."""
+    return os.path.realpath(path) if lock.on_disk(layer) else path
+
+
+def _claim_empty(layer: FileLayer, path: str, timeout: float) -> Optional[lock.Claim]:
+    """Lock an empty file that is to be replaced; None where it went meanwhile."""
+    try:
+        claim = lock.acquire(layer, path, True, timeout)
+    except FileNotFoundError:
+        return None
+    if claim.file.size():
+        claim.release()
+        raise failure(errno.EEXIST, path)
+    return claim
+
+
+def _write_new(layer: FileLayer, path: str, header: dict[str, Any]) -> None:
+    """A whole database in a new file, synced."""
+    file = layer.open(path, "x")
+    try:
+        uuid = os.urandom(16)
+        file.allocate(0, PREAMBLE)
+        extents = Extents(file, Space(), uuid, mapped=False)
+        ref = write_root(extents, Root(header, None, 0), 1)
+        high_water = extents.space.high_water
+        write_static(file, StaticHeader(uuid))
+        for slot in (0, 1):
+            block = Superblock(
+                slot, True, uuid, slot + 1, ref.extent, ref.length, ref.crc, 0, 0, bytes(16), 0, high_water, high_water,
+                time.time_ns() // 1000,
+            )  # fmt: skip
+            write_slot(file, block)
+        file.sync()
+    finally:
+        file.close()
+
+
+def _remove(layer: FileLayer, path: str) -> None:
+    try:
+        layer.unlink(path)
+    except OSError:
+        pass  # not there, or it cannot be helped

@@ -1,0 +1,310 @@
+"""Extents: write-once runs of pages that hold the pieces of an entry, a node or the root. Bytes: ``docs/format.md``."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from ..errors import CorruptionError, InternalError
+from ..pieces import Ref
+from .space import Space
+from .superblock import CRC, MAX_OFFSET, PAGE, PREAMBLE
+from .views import Windows, windows_of
+
+if TYPE_CHECKING:
+    from .files import File
+
+__all__ = [
+    "ENTRY", "HEADER", "NODE", "ROOT", "ExtentHeader", "Extents", "decode_header", "encode_header",
+    "pages", "root_ref",
+]  # fmt: skip
+
+ENTRY, NODE, ROOT = 1, 2, 3  # kinds
+HEADER = 128  # bytes of an extent's header; the first piece is behind it
+ALIGN = 64  # of a piece
+
+_FIELDS = struct.Struct("<4sBB2xQQQQI4xQ68x")
+_CRC_AT = 124
+_CRC_FIELD = struct.Struct("<I")
+_BATCH = 4 << 20  # bytes of one write
+_STEP = 16 << 20  # most bytes that a file grows by ahead of need
+_FULL = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)
+)  # no space, or no permission for more of it
+_PADS = [bytes(size) for size in range(ALIGN)]
+
+
+class ExtentHeader(NamedTuple):
+    """What an extent says of itself, for ``repair``; a reader trusts the parent only. ``uuid``: the low half.
+
+    ``number``: the n-th extent written for its generation. ``payload``: bytes behind the header.
+    """
+
+    kind: int
+    uuid: bytes
+    number: int
+    generation: int
+    key: int
+    pieces: int
+    payload: int
+
+
+def encode_header(header: ExtentHeader) -> bytes:
+    """The 128 bytes."""
+    low = int.from_bytes(header.uuid[:8], "little")
+    body = _FIELDS.pack(
+        b"SNEX", header.kind, 0, low, header.number, header.generation, header.key, header.pieces, header.payload
+    )
+    return body + _CRC_FIELD.pack(CRC(body))
+
+
+def decode_header(data: bytes) -> Optional[ExtentHeader]:
+    """The header in these bytes, None where they do not verify."""
+    if len(data) < HEADER or data[:4] != b"SNEX" or CRC(data[:_CRC_AT]) != _CRC_FIELD.unpack_from(data, _CRC_AT)[0]:
+        return None
+    _, kind, _, low, number, generation, key, pieces, payload = _FIELDS.unpack_from(data)
+    return ExtentHeader(kind, low.to_bytes(8, "little"), number, generation, key, pieces, payload)
+
+
+def pages(size: int) -> int:
+    """``size`` bytes rounded up to whole pages."""
+    return -(-size // PAGE) * PAGE
+
+
+def root_ref(root_at: int, root_bytes: int, root_crc: int) -> Ref:
+    """The reference to the root that a superblock names."""
+    return Ref(root_at, pages(HEADER + root_bytes), HEADER, root_bytes, root_crc)
+
+
+class _Ended(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference to a window that knows its extent."""
+
+    __slots__ = ("extent", "size", "space")
+    extent: int
+    size: int
+    space: Space
+
+
+def _ended(ended: Any) -> None:
+    # called wherever the last view goes, from any thread or in the middle of a collection: it only appends to a deque
+    ended.space.unlease(ended.extent)
+
+
+class Extents:
+    """The extents of one open file: writes new ones, reads the pieces of those that are there.
+
+    ``space`` says where there is room (replace it once what is reachable is known), ``length`` is the file's length in
+    whole pages, ``path`` names the file in errors. ``mapped=False`` reads with ``pread``, and so does a platform
+    that has no maps.
+    """
+
+    def __init__(self, file: File, space: Space, uuid: bytes, mapped: bool = True) -> None:
+        self.file = file
+        self.path = file.path
+        self.uuid = uuid
+        self.length = file.size() // PAGE * PAGE
+        self._space = space
+        self._low = uuid[:8]
+        self._mapped = mapped
+        self._map: Optional[memoryview] = None
+        self._windows_of: Optional[Windows] = None
+        self._windows: dict[int, _Ended] = {}  # of the extents with live views, and of some whose views ended
+        self._verified: dict[int, set[tuple[int, int, int]]] = {}  # extent -> (at, length, crc) of pieces that verified
+        self._generation = -1
+        self._number = 0
+
+    @property
+    def space(self) -> Space:
+        """Where there is room. Setting another one forgets no lease: live views are leased from it too."""
+        return self._space
+
+    @space.setter
+    def space(self, space: Space) -> None:
+        with self._space._lock, space._lock:
+            for extent, ended in list(self._windows.items()):
+                if ended() is not None:
+                    space.lease(extent)
+                ended.space = space
+            self._space = space
+
+    # -- writing ---------------------------------------------------------------
+    def write(self, kind: int, key: int, parts: Sequence[Any], generation: int) -> list[Ref]:
+        """Write one new extent, without a flush; references to its parts (bytes-like), in order.
+
+        Where the file system refuses, the space is free again and the OSError passes on.
+        """
+        places, views, place = [], [], HEADER
+        for part in parts:
+            view = memoryview(part)
+            place = (place + ALIGN - 1) // ALIGN * ALIGN
+            places.append(place)
+            views.append(view)
+            place += view.nbytes
+        size = pages(place)
+        if generation != self._generation:
+            self._generation, self._number = generation, 0
+        header = ExtentHeader(kind, self._low, self._number, generation, key, len(views), place - HEADER)
+        offset = self._space.allocate(size)
+        try:
+            self._grow(offset + size)
+            self._forget(offset)
+            self._put(offset, size, encode_header(header), places, views)
+        except BaseException:
+            self._space.release(offset, size)
+            raise
+        self._number += 1
+        return [Ref(offset, size, at, view.nbytes, CRC(view)) for at, view in zip(places, views)]
+
+    def release(self, extents: Iterable[tuple[int, int]]) -> None:
+        """Give back extents (offset, size) that were written and that nothing on disk reaches."""
+        for offset, size in extents:
+            self._space.release(offset, size)
+
+    def idle(self) -> bool:
+        """Whether no view of a map is alive; the map is given up where that is so, and made anew by the next read."""
+        if self._space.leased:
+            return False
+        self._map = self._windows_of = None
+        self._windows.clear()
+        return True
+
+    def shorten(self, length: int) -> None:
+        """Cut the file to whole pages that hold everything below the high-water mark; ``idle`` must have said so."""
+        if length % PAGE or length < self._space.high_water or self._map is not None:
+            raise InternalError(f"{self.path} cannot be cut to {length} bytes")
+        self.file.truncate(length)
+        self.length = length
+
+    def _grow(self, end: int) -> None:
+        if end <= self.length:
+            return
+        ahead = min(self.length // 16, _STEP) // PAGE * PAGE
+        try:
+            self.file.allocate(self.length, end + ahead - self.length)
+        except OSError as error:
+            if not ahead or error.errno not in _FULL:
+                raise
+            ahead = 0  # what is needed may still be there
+            self.file.allocate(self.length, end - self.length)
+        self.length = end + ahead
+
+    def _put(self, offset: int, size: int, header: bytes, places: list[int], views: list[memoryview]) -> None:
+        parts: list[Any] = [header]
+        place = HEADER
+        for at, view in zip(places, views):
+            parts += (_PADS[at - place], view)
+            place = at + view.nbytes
+        parts.append(bytes(size - place))
+        if size <= _BATCH:
+            self.file.pwrite(b"".join(parts), offset)
+            return
+        batch: list[Any] = []
+        held = 0
+        for part in parts:
+            rest = memoryview(part).cast("B") if len(part) else memoryview(b"")
+            while held + len(rest) >= _BATCH:
+                cut = _BATCH - held
+                self.file.pwrite(b"".join([*batch, rest[:cut]]), offset)
+                offset, held, batch, rest = offset + _BATCH, 0, [], rest[cut:]
+            batch.append(rest)
+            held += len(rest)
+        if held:
+            self.file.pwrite(b"".join(batch), offset)
+
+    def _forget(self, offset: int) -> None:
+        """Nothing is known any more of what was at this place."""
+        self._verified.pop(offset, None)
+        self._windows.pop(offset, None)
+
+    # -- reading ---------------------------------------------------------------
+    def check(self, ref: Ref) -> None:
+        """CorruptionError where a reference leads out of the file or of its extent."""
+        extent, size, at, length, _ = ref
+        if (
+            extent < PREAMBLE or (extent | size) % PAGE or extent + size > min(self._space.high_water, self.length)
+            or at < HEADER or at % ALIGN or at + length > size
+        ):  # fmt: skip
+            raise self._damaged(ref, f"a reference to {length} bytes at {at} of an extent of {size} is out of bounds")
+
+    def read(self, ref: Ref, verify: bool = True) -> memoryview:
+        """The bytes of a piece, read-only. CorruptionError where they do not verify.
+
+        A view of the map where there is one: it stays valid and unchanged as long as it, or any view made from it, is
+        held, for the extent is not reused until then. Mapped pieces are verified once, others each time they are read.
+        """
+        window = self._window(ref)
+        if window is None:
+            return memoryview(self._pread(ref, verify))
+        view = memoryview(window).cast("B").toreadonly()[ref.at : ref.at + ref.length]
+        if verify:
+            self._verify_mapped(ref, view)
+        return view
+
+    def load(self, ref: Ref) -> bytes:
+        """A copy of the bytes of a piece, verified."""
+        self.check(ref)
+        mapped = self._mapping(ref)
+        if mapped is None:
+            return self._pread(ref, True)
+        start = ref.extent + ref.at
+        data = bytes(mapped[start : start + ref.length])
+        self._verify_mapped(ref, data)
+        return data
+
+    def _damaged(self, ref: Ref, what: str) -> CorruptionError:
+        return CorruptionError(f"{self.path}: {what}", path=self.path, offset=min(ref.extent + ref.at, MAX_OFFSET))
+
+    def _verify(self, ref: Ref, data: Any) -> None:
+        if CRC(data) != ref.crc:
+            raise self._damaged(ref, f"{ref.length} bytes at {ref.extent + ref.at} do not verify")
+
+    def _verify_mapped(self, ref: Ref, data: Any) -> None:
+        piece = (ref.at, ref.length, ref.crc)
+        known = self._verified.get(ref.extent)
+        if known is None or piece not in known:
+            self._verify(ref, data)
+            self._verified.setdefault(ref.extent, set()).add(piece)
+
+    def _pread(self, ref: Ref, verify: bool) -> bytes:
+        self.check(ref)
+        data = self.file.pread(ref.length, ref.extent + ref.at)
+        if len(data) != ref.length:
+            raise self._damaged(ref, f"the file ends within the {ref.length} bytes at {ref.extent + ref.at}")
+        if verify:
+            self._verify(ref, data)
+        return data
+
+    def _window(self, ref: Ref) -> Any:
+        """The exporter of the extent, leased; None where there is no map."""
+        self.check(ref)
+        space = self._space
+        with space._lock:
+            ended = self._windows.get(ref.extent)
+            window = None if ended is None or ended.size != ref.size else ended()
+            if window is None:
+                if self._mapping(ref) is None or self._windows_of is None:
+                    return None
+                window = self._windows_of(ref.extent, ref.size)
+                ended = _Ended(window, _ended)
+                ended.extent, ended.size, ended.space = ref.extent, ref.size, space
+                space.lease(ref.extent)
+                self._windows[ref.extent] = ended
+            return window
+
+    def _mapping(self, ref: Ref) -> Optional[memoryview]:
+        """A map that covers the extent; None where there are no maps. An older map lives on in its views."""
+        if self._map is not None and len(self._map) >= ref.extent + ref.size:
+            return self._map
+        if not self._mapped:
+            return None
+        try:
+            mapped = self.file.map(self.length)
+            self._windows_of = None if mapped is None else windows_of(mapped)
+        except (OSError, ImportError):
+            mapped = None  # out of address space or of maps: reading goes on without
+        self._map = mapped
+        self._mapped = mapped is not None
+        return mapped

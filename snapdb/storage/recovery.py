@@ -1,0 +1,342 @@
+"""What the file and its logs say the database is: the superblock that answers, and the frames that follow on it.
+
+Nothing is written here. Two rules decide every case. The log may end early only where nothing proves that more of it
+was on stable storage; whatever proves it (a durable LSN in a later frame, the header of the next epoch's file, a newer
+superblock) makes the gap a CorruptionError. And a superblock that is not the newest answers only where the log leads
+from it past the newer one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional
+
+from ..errors import CorruptionError
+from ..pieces import Entry
+from .catalog import Root, decode_items
+from .extents import Extents, root_ref
+from .layer import FileLayer
+from .superblock import Superblock, read_slots
+from .wal import HEADER, WalHeader, wal_path
+
+__all__ = ["BULK", "Frame", "LogFile", "State", "bulk_entries", "bulk_extents", "read_logs", "read_root", "recover"]
+
+BULK = 6  # the kind of a frame that names extents
+_FIRST, _LAST = 1, 2  # flags
+_CRC_BACK, _DURABLE_BACK = 40, 8  # from a frame's payload back to its CRC field and its durable LSN
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+_HEAD, _PLACE, _BULK = struct.Struct("<I4x"), struct.Struct("<QQ"), struct.Struct("<QQI4x")
+
+
+class Frame(NamedTuple):
+    """A frame to be replayed. ``last``: it ends its transaction."""
+
+    lsn: int
+    transaction: int
+    kind: int
+    payload: memoryview
+    last: bool
+
+
+class State(NamedTuple):
+    """What recovery found.
+
+    ``block``: the superblock that answers, ``root`` its root; ``older``: the other slot's, where that verifies and has
+    another root. ``frames``: whole transactions after it, the last of them ``lsn`` with the CRC field ``crc``.
+    ``generation`` and ``epoch``: the highest seen. ``settled``: both slots say the same and no log is needed.
+    ``bulk``: extents that the frames name; ``older_bulk``: those that frames of the older slot's log name.
+    """
+
+    block: Superblock
+    root: Root
+    older: Optional[Superblock]
+    frames: list[Frame]
+    lsn: int
+    crc: int
+    generation: int
+    epoch: int
+    settled: bool
+    bulk: set[tuple[int, int]]
+    older_bulk: set[tuple[int, int]]
+
+
+class LogFile(NamedTuple):
+    """A log file as it was found; ``there``: it exists and is long enough for its header."""
+
+    path: str
+    there: bool
+    data: bytes
+    header: Optional[WalHeader]
+
+
+class _Logged(NamedTuple):
+    frame: Frame
+    first: bool
+    crc: int
+    durable: int
+
+
+def read_logs(layer: FileLayer, path: str, whole: bool = True) -> tuple[LogFile, LogFile]:
+    """Both log files, by parity of their epoch; only their headers where ``whole`` is False. OSError."""
+    return _read_log(layer, wal_path(path, 0), whole), _read_log(layer, wal_path(path, 1), whole)
+
+
+def _read_log(layer: FileLayer, path: str, whole: bool) -> LogFile:
+    try:
+        file = layer.open(path, "r")
+    except FileNotFoundError:
+        return LogFile(path, False, b"", None)
+    try:
+        data = file.pread(file.size() if whole else HEADER, 0)
+    finally:
+        file.close()
+    return LogFile(path, len(data) >= HEADER, data, WalHeader.decode(data))
+
+
+def read_root(extents: Extents, block: Superblock) -> Root:
+    """The root that a superblock names, and the node at the top of its tree, verified. CorruptionError."""
+    if block.file_length > extents.length:
+        raise CorruptionError(
+            f"{extents.path} is cut short: it has {extents.length} bytes in whole pages, its superblock says "
+            f"{block.file_length}",
+            path=extents.path,
+            offset=extents.length,
+        )
+    ref = root_ref(block.root_at, block.root_bytes, block.root_crc)
+    root = Root.decode(extents.load(ref), extents.path, block.root_at)
+    if root.top is not None:
+        extents.load(root.top)
+    return root
+
+
+# -- which superblock answers ------------------------------------------------
+def recover(layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any) -> State:
+    """The state of the database. CorruptionError, OSError."""
+    blocks = read_slots(extents.file, uuid)
+    if not blocks:
+        raise CorruptionError(f"both superblocks of {path} are damaged", path=path, offset=0x1000)
+    logs = read_logs(layer, path)
+    newest = blocks[0]
+    try:
+        root = read_root(extents, newest)
+        block, others = newest, blocks[1:]
+    except CorruptionError:
+        # the older one may do where the log leads from it past this one
+        if len(blocks) < 2 or _same_root(newest, blocks[1]):
+            raise
+        root = read_root(extents, blocks[1])
+        block, others = blocks[1], []
+    chain = _Chain(kernel, path, uuid, logs, block, newest)
+    chain.follow()
+    frames = chain.transactions(extents)
+    older = others[0] if others and not _same_root(block, others[0]) else None
+    lsn, crc = (frames[-1].frame.lsn, frames[-1].crc) if frames else (block.lsn, block.frame_crc)
+    return State(
+        block, root, older, [one.frame for one in frames], lsn, crc,
+        generation=newest.generation,
+        epoch=max([one.epoch for one in blocks] + [_epoch(log, uuid) for log in logs]),
+        settled=not frames and _settled(blocks),
+        bulk={place for one in frames if one.frame.kind == BULK for place in bulk_extents(one.frame.payload)},
+        older_bulk=set() if older is None else _older_bulk(kernel, logs, older),
+    )  # fmt: skip
+
+
+def _settled(blocks: list[Superblock]) -> bool:
+    """Whether both slots are clean and say the same."""
+    if len(blocks) < 2 or not (blocks[0].clean and blocks[1].clean):
+        return False
+    return _same_root(blocks[0], blocks[1]) and (blocks[0].lsn, blocks[0].epoch) == (blocks[1].lsn, blocks[1].epoch)
+
+
+def _same_root(one: Superblock, other: Superblock) -> bool:
+    return (one.root_at, one.root_bytes, one.root_crc) == (other.root_at, other.root_bytes, other.root_crc)
+
+
+def _epoch(log: LogFile, uuid: bytes) -> int:
+    return log.header.epoch if log.header is not None and log.header.uuid == uuid else 0
+
+
+# -- the frames that follow --------------------------------------------------
+class _Chain:
+    """The frames that follow on a superblock: those of its epoch, then those of the next one where it links on."""
+
+    def __init__(
+        self, kernel: Any, path: str, uuid: bytes, logs: tuple[LogFile, LogFile], block: Superblock, newest: Superblock
+    ) -> None:
+        self.kernel = kernel
+        self.path = path
+        self.uuid = uuid
+        self.block = block
+        self.newest = newest
+        self.own, self.next = logs[block.epoch & 1], logs[(block.epoch + 1) & 1]
+        self.lsn, self.crc = block.lsn, block.frame_crc
+        self.known = max(block.lsn, newest.lsn)  # frames up to here were on stable storage
+        self.logged: list[_Logged] = []
+
+    def follow(self) -> None:
+        """Collect the frames. CorruptionError where one is missing that must have been there."""
+        last, end, salt, epoch = self.own, HEADER, self.block.salt, self.block.epoch
+        if self.block.clean:
+            self._check_clean()
+        else:
+            self._check_own()
+            end = self._scan(self.own, salt, epoch)
+        link = self._next_header()
+        if link is not None:
+            if (link.first, link.link) != (self.lsn + 1, self.crc):
+                raise self._broken(last, end, f"the log goes on in {self.next.path} with frame {link.first}")
+            self.known = max(self.known, self.lsn)  # an epoch begins when the one before is on stable storage
+            last, salt, epoch = self.next, link.salt, link.epoch
+            end = self._scan(last, salt, epoch)
+        if self.lsn < self.newest.lsn:
+            raise self._broken(last, end, f"a superblock with frame {self.newest.lsn} was written")
+        if last.there and not (self.block.clean and link is None):
+            found = self.kernel.stray(last.data, end, salt, epoch, self.lsn + 1)
+            if found is not None:
+                raise self._broken(last, end, f"frame {found[0]} at {found[2]} proves that it was on stable storage")
+
+    def _broken(self, log: LogFile, offset: int, why: str) -> CorruptionError:
+        return CorruptionError(
+            f"{log.path} is damaged: frame {self.lsn + 1}, at byte {offset}, does not verify, and {why}",
+            path=log.path,
+            offset=offset,
+        )
+
+    def _wrong(self, log: LogFile, what: str, hint: Optional[str] = None) -> CorruptionError:
+        return CorruptionError(f"{log.path} {what}", path=log.path, offset=0, hint=hint)
+
+    def _check_clean(self) -> None:
+        """A clean superblock needs no log of its epoch, and none of a later one but the next may be there."""
+        header = self.own.header
+        if header is None or header.uuid != self.uuid:
+            return
+        if header.epoch > self.block.epoch or (header.epoch ^ self.block.epoch) & 1:
+            raise self._wrong(self.own, f"belongs to a later state of {self.path}")
+        block = self.block
+        if self.kernel.scan(self.own.data, block.salt, block.epoch, block.lsn, block.frame_crc)[0]:
+            raise self._wrong(self.own, f"has changes of {self.path}, which was closed without them")
+
+    def _check_own(self) -> None:
+        """The log of an open epoch must be there and be this database's."""
+        log, header = self.own, self.own.header
+        if not log.there:
+            raise self._wrong(
+                log,
+                "is missing or empty: it has the latest changes of a database that was not closed",
+                hint="bring back the -wal0 and -wal1 files that were beside it",
+            )
+        if header is None:
+            return  # its frames verify with the superblock's salt
+        if header.uuid != self.uuid:
+            raise self._wrong(log, f"belongs to another database than {self.path}")
+        block = self.block
+        same = (header.first, header.link, header.salt) == (block.lsn + 1, block.frame_crc, block.salt)
+        swapped = (header.epoch ^ block.epoch) & 1
+        if swapped or header.epoch > block.epoch or (header.epoch == block.epoch and not same):
+            raise self._wrong(log, f"belongs to another state of {self.path}")
+
+    def _next_header(self) -> Optional[WalHeader]:
+        """How the next epoch begins, None where there is none yet."""
+        header, epoch = self.next.header, self.block.epoch + 1
+        if header is not None and header.uuid != self.uuid:
+            if not self.block.clean:
+                raise self._wrong(self.next, f"belongs to another database than {self.path}")
+            return None
+        if header is not None and (header.epoch > epoch or (header.epoch ^ epoch) & 1):
+            raise self._wrong(self.next, f"belongs to a later state of {self.path}")
+        newest = self.newest
+        if newest is not self.block and newest.epoch == epoch and not newest.clean:  # it says what the header says
+            return WalHeader(self.uuid, epoch, newest.lsn + 1, newest.frame_crc, newest.salt)
+        return header if header is not None and header.epoch == epoch else None
+
+    def _scan(self, log: LogFile, salt: bytes, epoch: int) -> int:
+        """Collect the frames of one file; where the next one would be."""
+        frames, end, crc = self.kernel.scan(log.data, salt, epoch, self.lsn, self.crc)
+        view = memoryview(log.data)
+        for lsn, transaction, kind, flags, begin, stop in frames:
+            frame = Frame(lsn, transaction, kind, view[begin:stop], bool(flags & _LAST))
+            crc_field = _U32.unpack_from(log.data, begin - _CRC_BACK)[0]
+            durable = _U64.unpack_from(log.data, begin - _DURABLE_BACK)[0]
+            self.logged.append(_Logged(frame, bool(flags & _FIRST), crc_field, durable))
+            self.known = max(self.known, durable)
+        if frames:
+            self.lsn, self.crc = frames[-1][0], crc
+        return int(end)
+
+    # -- whole transactions ------------------------------------------------------
+    def transactions(self, extents: Extents) -> list[_Logged]:
+        """The frames of whole transactions whose extents are there, up to the first that is torn. CorruptionError."""
+        kept: list[_Logged] = []
+        group: list[_Logged] = []
+        for one in self.logged:
+            if one.first:
+                group = []
+            group.append(one)
+            if not one.frame.last:
+                continue
+            for each in group:
+                if each.frame.kind == BULK and not self._extents_there(extents, each.frame):
+                    return kept
+            kept += group
+            group = []
+        return kept
+
+    def _extents_there(self, extents: Extents, frame: Frame) -> bool:
+        """Whether all that a frame names verifies. Where it must, because it was on stable storage, CorruptionError."""
+        try:
+            for _, entry in bulk_entries(frame.payload, extents.path):
+                for piece in entry.pieces:
+                    if piece.ref is not None:
+                        extents.read(piece.ref).release()
+        except CorruptionError:
+            if frame.lsn <= self.known:
+                raise
+            return False
+        return True
+
+
+def _older_bulk(kernel: Any, logs: tuple[LogFile, LogFile], block: Superblock) -> set[tuple[int, int]]:
+    """The extents that the log of the older slot names: they are its own until it is overwritten."""
+    log = logs[block.epoch & 1]
+    if not log.there or block.clean:
+        return set()
+    frames, _, _ = kernel.scan(log.data, block.salt, block.epoch, block.lsn, block.frame_crc)
+    view = memoryview(log.data)
+    found: set[tuple[int, int]] = set()
+    for _, _, kind, _, begin, end in frames:
+        if kind == BULK:
+            try:
+                found.update(bulk_extents(view[begin:end]))
+            except CorruptionError:
+                continue  # nothing of this is answered from
+    return found
+
+
+# -- frames that name extents --------------------------------------------------
+def bulk_extents(payload: memoryview) -> list[tuple[int, int]]:
+    """The extents (offset, size) that a bulk frame names. CorruptionError."""
+    return list(_places(payload))
+
+
+def _places(payload: memoryview) -> Iterator[tuple[int, int]]:
+    count = _HEAD.unpack_from(payload)[0] if len(payload) >= _HEAD.size else -1
+    if not 0 <= count <= (len(payload) - _HEAD.size) // _PLACE.size:
+        raise CorruptionError("a bulk frame of the log is damaged")
+    for at in range(count):
+        yield _PLACE.unpack_from(payload, _HEAD.size + at * _PLACE.size)
+
+
+def bulk_entries(payload: memoryview, path: str) -> list[tuple[int, Entry]]:
+    """The entries of a bulk frame. CorruptionError, also where one is in an extent that the frame does not name."""
+    places = set(_places(payload))
+    at = _HEAD.size + _HEAD.unpack_from(payload)[0] * _PLACE.size
+    if len(payload) < at + _BULK.size:
+        raise CorruptionError(f"a bulk frame in the log of {path} is damaged", path=path)
+    _, _, count = _BULK.unpack_from(payload, at)
+    items = decode_items(payload[at + _BULK.size :], count, path=path)
+    for _, entry in items:
+        for piece in entry.pieces:
+            if piece.ref is None or piece.ref[:2] not in places:
+                raise CorruptionError(f"a bulk frame in the log of {path} hides an extent", path=path)
+    return items

@@ -1,0 +1,217 @@
+"""A table's file: made or opened, replayed, checkpointed, copied, checked, closed. Between ``core`` and ``storage``."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional
+
+from .errors import CorruptionError, SchemaError, SchemaMismatchError, StorageError
+from .filejournal import FileJournal, ReadOnlyJournal
+from .pieces import Entry, Piece
+from .records import Replay
+from .schema import Schema
+from .storage.files import layer_for
+from .storage.fsck import check
+from .storage.store import Options, Store
+
+if TYPE_CHECKING:
+    from .journal import Journal
+    from .step import Call
+    from .table import Staged, Table
+
+__all__ = [
+    "HINTS", "Opening", "Store", "TableFile", "check_schema", "copy_table", "is_new", "stored_options",
+    "stored_page_size",
+]  # fmt: skip
+
+BULK = 1 << 20  # bytes of a batch that goes to extents of its own rather than through the log
+BULK_SINCE_CHECKPOINT = 64 << 20
+HINTS = ("dict_columns", "delta_columns", "for_columns")
+
+
+class Opening:
+    """How a file is to be opened."""
+
+    def __init__(self, path: str, kernel: Any, durability: str, read_only: bool, timeout: float, mmap: bool) -> None:
+        self.layer = layer_for(path)
+        self.path = self.layer.resolve(path)
+        self.options = Options(self.layer, kernel, durability, read_only, timeout, mmap)
+
+
+def is_new(opening: Opening) -> bool:
+    """Whether there is no database at the path yet: no file, or an empty one with nothing beside it."""
+    layer, path = opening.layer, opening.path
+    if not layer.exists(path):
+        return True
+    return layer.size(path) == 0 and not any(layer.exists(f"{path}-wal{parity}") for parity in (0, 1))
+
+
+def check_schema(header: Mapping[str, Any], path: str, schema: Optional[Schema], storage_type: Optional[str]) -> Schema:
+    """The stored schema; SchemaMismatchError where another one or another engine is asked for."""
+    stored = _stored_schema(header, path)
+    if schema is not None and schema != stored:
+        raise SchemaMismatchError(
+            f"{path}: the schema given differs from the stored one: {_difference(stored, schema)}",
+            hint="open it without a schema to use the stored one",
+        )
+    if storage_type is not None and storage_type != header["storage_type"]:
+        raise SchemaMismatchError(
+            f"{path} is stored by {header['storage_type']}, not {storage_type!r}",
+            hint="open it without storage_type to use what is stored",
+        )
+    return stored
+
+
+def _stored_schema(header: Mapping[str, Any], path: str) -> Schema:
+    try:
+        if header["storage_type"] not in ("row", "columnar"):
+            raise SchemaError(f"unknown storage type {header['storage_type']!r}")
+        return Schema.from_json(header["schema"])
+    except (SchemaError, KeyError, TypeError) as error:
+        raise CorruptionError(f"{path}: the stored table description cannot be read: {error}", path=path) from error
+
+
+def _difference(stored: Schema, given: Schema) -> str:
+    for old, new in zip(stored, given):
+        if old != new:
+            return f"stored {old!r}, given {new!r}"
+    return f"stored {len(stored)} columns, given {len(given)}"
+
+
+def stored_options(header: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The hints that the table was made with."""
+    options = header.get("options", {})
+    if not isinstance(options, dict) or not all(isinstance(names, list) for names in options.values()):
+        raise CorruptionError(f"{path}: the stored hints cannot be read", path=path)
+    return {name: names for name, names in options.items() if name in HINTS}
+
+
+def stored_page_size(header: Mapping[str, Any], path: str) -> int:
+    """The page size that the table was made with."""
+    size = header.get("page_size")
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise CorruptionError(f"{path}: the stored page size is {size!r}", path=path)
+    return size
+
+
+class TableFile:
+    """An open file and the table that lives in it."""
+
+    def __init__(self, store: Store, table: Table, description: Mapping[str, Any]) -> None:
+        self.store = store
+        self.table = table
+        self._description = dict(description)  # what of the header does not change while it is open
+
+    def journal(self) -> Journal:
+        """What the table's writes are told to."""
+        if self.store.read_only:
+            return ReadOnlyJournal(self.store.path)
+        return FileJournal(self.store, self.table, self.table.kernels.wal.LARGEST)
+
+    def load(self) -> None:
+        """Take in what the file and its log say; a log that was left over is folded in at once."""
+        store, table = self.store, self.table
+        generation = store.header.get("id_generation", 0)
+        if not isinstance(generation, int):
+            raise CorruptionError(f"{store.path}: the stored id generation is {generation!r}", path=store.path)
+        table.generation = generation
+        table.adopt(store.header, store)
+        frames = store.replay
+        Replay(table, store.path).run(frames)
+        store.replay = []
+        if store.unclean and not store.read_only:
+            self.checkpoint()
+
+    def header(self) -> dict[str, Any]:
+        """What the catalog root says of the table."""
+        return {**self._description, **self.table.header(), "id_generation": self.table.generation}
+
+    def checkpoint(self) -> None:
+        """Fold the log into the file. The caller has the table to itself."""
+        self.table.saved(self.store.checkpoint(self.header(), self.table.changes()))
+
+    def is_bulk(self, staged: Staged) -> bool:
+        """Whether a batch is large enough to go to extents of its own."""
+        return sum(buffer.nbytes for buffer in staged.buffers) > BULK
+
+    def extend(self, journal: Journal, staged: Staged, then: Sequence[Call]) -> None:
+        """Append a large batch: its entries are written to free space first, then one frame says where they are."""
+        table, store = self.table, self.store
+        bulk = table.prepare(staged)
+        stored: list[tuple[int, Entry]] = []
+        try:
+            for key, entry in bulk.entries:
+                stored.append((key, store.write(key, entry)))
+            with journal.bulk(bulk.first, bulk.rows, stored) as step:
+                table.publish(bulk, stored, [*then, *step.then], step.first)
+        except BaseException:
+            if table.rows == bulk.first:
+                for _, entry in stored:
+                    store.forget(entry)
+            raise
+
+    def bytes_on_disk(self) -> int:
+        """Bytes of the file and its log."""
+        figures = self.store.statistics()
+        return int(figures["file_bytes"]) + int(figures["wal_bytes"])
+
+    def wants_checkpoint(self) -> bool:
+        """Whether large batches have made one due."""
+        return self.store.bulk_bytes >= BULK_SINCE_CHECKPOINT
+
+    def close(self) -> None:
+        """A last checkpoint where one is needed, then the clean end; where the disk is full the log stays beside the
+        file and the next opening replays it.
+        """
+        store = self.store
+        if store.failed is not None or store.read_only:
+            store.abandon()
+            return
+        try:
+            if store.started:
+                self.checkpoint()
+        except StorageError as error:
+            import logging  # not at the top: it would be a third of the cost of importing SnapDB
+
+            logging.getLogger("snapdb").warning("%s: closed without a checkpoint: %s", store.path, error)
+            store.close(clean=False)
+        except BaseException:
+            store.abandon()
+            raise
+        else:
+            store.close()
+
+    def entries(self) -> Iterator[tuple[int, Entry]]:
+        """Every entry of the last checkpoint with its data."""
+        read = self.store.read
+        for key, entry in self.store.items():
+            pieces = [Piece(p.tag, p.meta, read(p.ref)) for p in entry.pieces if p.ref is not None]
+            yield key, Entry(entry.meta, pieces)
+
+    def check(self, full: bool) -> list[dict[str, Any]]:
+        """What is wrong with the file, one dict each."""
+        return check(self.store, full)
+
+
+def copy_table(opening: Opening, header: dict[str, Any], entries: Iterator[tuple[int, Entry]]) -> None:
+    """Write a database of its own at a path where nothing is; FileExistsError where something is."""
+    layer, path = opening.layer, opening.path
+    if layer.exists(path):
+        raise FileExistsError(f"{path!r} is there already: remove it or choose another name")
+    temporary = f"{path}.tmp-{secrets.token_hex(4)}"
+    try:
+        Store.create(temporary, header, opening.options)
+        store = Store.open(temporary, opening.options)
+        try:
+            store.checkpoint(header, entries)
+            store.close()
+        except BaseException:
+            store.abandon()
+            raise
+        layer.rename(temporary, path, False)
+        layer.sync_dir(path)
+    finally:
+        for name in (temporary, f"{temporary}-wal0", f"{temporary}-wal1"):
+            if layer.exists(name):
+                layer.unlink(name)

@@ -1,0 +1,99 @@
+"""Transactions: what happens between ``begin`` and ``commit`` happens whole or not at all.
+
+Changes are applied in place, for this thread to see; the table notes what takes them back, and the log holds their
+frames until the commit. Other threads' writes wait.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .errors import TransactionError
+
+if TYPE_CHECKING:
+    from .constraints import UniqueKeys
+    from .journal import Journal
+    from .table import Table
+
+__all__ = ["Transaction", "Transactions"]
+
+
+class Transactions:
+    """The transactions of one handle, one at a time."""
+
+    def __init__(self, table: Table, keys: UniqueKeys, journal: Journal) -> None:
+        self._table = table
+        self._keys = keys
+        self._journal = journal
+        self._alone = ExitStack()  # holds the table while one is open
+        self._generation = 0
+        self.is_open = False
+
+    def begin(self) -> None:
+        """Have the table to oneself. TransactionError where this thread has a transaction open."""
+        alone = ExitStack()
+        alone.enter_context(self._table.writing())
+        try:
+            if self.is_open:  # the lock let us in, so it is this thread's own
+                raise TransactionError(
+                    "Nested transactions are not supported", hint="end the transaction that is open first"
+                )
+            self._journal.begin()
+            self._table.begin()
+            self._keys.begin()
+            self._generation = self._table.generation
+        except BaseException:
+            alone.close()
+            raise
+        self._alone = alone
+        self.is_open = True
+
+    def commit(self) -> None:
+        """Make everything since ``begin`` last. Where the log cannot take it, it is taken back and the error raised."""
+        try:
+            self._journal.commit()
+        except BaseException:
+            self.rollback()
+            raise
+        self._table.commit()
+        self._keys.commit()
+        self._end()
+
+    def rollback(self) -> None:
+        """Everything is as it was at ``begin``."""
+        try:
+            self._journal.rollback()
+            self._table.rollback()
+            self._keys.rollback()
+            self._table.generation = self._generation
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self.is_open = False
+        alone, self._alone = self._alone, ExitStack()
+        alone.close()
+
+
+class Transaction:
+    """``with db.transaction():``. Leaving the block commits; an exception rolls back and goes on."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._entered = False
+
+    def __enter__(self) -> Transaction:
+        if self._entered:
+            raise TransactionError("a transaction is used once", hint="call transaction() again")
+        self._transactions.begin()
+        self._entered = True
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if not self._transactions.is_open:  # close() inside the block has rolled back
+            return
+        if kind is None:
+            self._transactions.commit()
+        else:
+            self._transactions.rollback()

@@ -1,0 +1,499 @@
+"""Workloads for the crash, fault and kill tests: each goes through an engine's writes with a model beside it.
+
+Tables and pages are small, and so are the limits that start a checkpoint or the bulk path, so that a disk state costs about
+a millisecond.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, NamedTuple, Optional
+from unittest import mock
+
+from model import Model
+
+from snapdb import ColumnDef, Schema, SnapDB, tablefile
+from snapdb.storage import wal
+from snapdb.testing.crash import Mismatch, Recording, Session, record
+
+SCHEMA = Schema(
+    [
+        ColumnDef("n", "i64"),
+        ColumnDef("s", "str", not_null=False),
+        ColumnDef("f", "f64", not_null=False),
+        ColumnDef("b", "bool", not_null=False),
+    ]
+)
+KEYED = Schema(
+    [ColumnDef("k", "i32", primary_key=True), ColumnDef("u", "str", unique=True, not_null=False), ColumnDef("v", "u8")]
+)
+NARROW = Schema([ColumnDef("a", "i32"), ColumnDef("z", "u8", not_null=False)])
+Op = tuple[Any, ...]  # a method's name and its arguments
+
+
+def row(i: int, size: int = 5) -> dict[str, Any]:
+    return {
+        "n": i * 7919 - 3,
+        "s": None if i % 7 == 3 else chr(97 + i % 26) * (i % size),
+        "f": None if i % 5 == 2 else i / 4,
+        "b": (True, False, None)[i % 3],
+    }
+
+
+def keyed(i: int, v: Optional[int] = None) -> dict[str, Any]:
+    return {"k": i, "u": None if i % 4 == 1 else f"u{i}", "v": i % 200 if v is None else v}
+
+
+class RolledBack(Exception):
+    """Raised to leave a transaction."""
+
+
+class Play:
+    """What a workload works with: each write goes to the database and to the model, and both must agree after it."""
+
+    def __init__(self, session: Session, engine: str) -> None:
+        self.session = session
+        self.engine = engine
+        self.db: Any = None
+        self.model: Any = None
+        self.options: dict[str, Any] = {}
+
+    # -- lifecycle -----------------------------------------------------------
+    def open(self, schema: Optional[Schema] = SCHEMA, **options: Any) -> SnapDB:
+        """Open the database; ``schema`` None: as it was made."""
+        if schema is not None:
+            options = {"storage_type": self.engine, "page_size": 64, **options}
+            self.model = Model(schema)
+        self.options = options
+        self.db = self.session.open(schema, **options)
+        self.agree()
+        return self.db  # type: ignore[no-any-return]
+
+    def reopen(self, **options: Any) -> None:
+        """Close and open again."""
+        durability = self.db.durability
+        self.close()
+        self.open(None, **{"durability": durability, **options})
+
+    def kill(self) -> None:
+        """The process dies and another one opens the database."""
+        durability = self.db.durability
+        self.session.kill(self.db)
+        self.open(None, durability=durability)
+
+    def close(self) -> None:
+        with self.session.settled():
+            self.db.close()
+
+    def flush(self) -> None:
+        with self.session.settled():
+            self.db.flush()
+
+    def checkpoint(self) -> None:
+        with self.session.settled():
+            self.db.checkpoint()
+
+    def agree(self) -> None:
+        """The table is as the model says, and so are its ids."""
+        rows = dict(self.db)
+        if rows != self.model.rows:
+            raise Mismatch(f"the table holds {rows}, not {self.model.rows}")
+
+    # -- writes --------------------------------------------------------------
+    def do(self, *ops: Op) -> None:
+        """Each operation is a commit."""
+        for op in ops:
+            after = self.after([op])
+            self.commit(after, lambda op=op: self.call(op), False)  # type: ignore[misc]
+
+    def transaction(self, *ops: Op) -> None:
+        """The operations are one commit."""
+        self.commit(self.after(ops), lambda: self._transaction(ops), True)
+
+    def abandoned(self, *ops: Op) -> None:
+        """A transaction that is rolled back."""
+        self.commit(self.model, lambda: self._rolled_back(ops), False)
+
+    def refused(self, op: Op, error: type[Exception]) -> None:
+        """An operation that raises, and changes nothing."""
+        self.commit(self.model, lambda: self._refused(op, error), False)
+
+    def after(self, ops: Any) -> Model:
+        """The model after these operations."""
+        model = Model(self.db.schema)
+        model.rows, model.positions = dict(self.model.rows), self.model.positions
+        for name, *arguments in ops:
+            getattr(model, name)(*arguments)
+        return model
+
+    def call(self, op: Op) -> None:
+        getattr(self.db, op[0])(*op[1:])
+
+    def commit(self, after: Model, action: Callable[[], None], transaction: bool) -> None:
+        durable = True if transaction and self.db.durability == "normal" else None
+        with self.session.commit(self.db, durable=durable, rows=after.rows):
+            action()
+        self.model = after
+
+    def _transaction(self, ops: Any) -> None:
+        with self.db.transaction():
+            for op in ops:
+                self.call(op)
+
+    def _rolled_back(self, ops: Any) -> None:
+        try:
+            with self.db.transaction():
+                for op in ops:
+                    self.call(op)
+                raise RolledBack
+        except RolledBack:
+            pass
+
+    def _refused(self, op: Op, error: type[Exception]) -> None:
+        try:
+            self.call(op)
+        except error:
+            return
+        raise Mismatch(f"{op} was not refused")
+
+
+class Workload(NamedTuple):
+    """A workload on one engine. ``limits``: what is made small for it; ``layer``: options of the layer."""
+
+    name: str
+    engine: str
+    play: Callable[[Play], None]
+    limits: dict[str, int]
+    layer: dict[str, Any]
+
+    def run(self, session: Session) -> None:
+        self.play(Play(session, self.engine))
+
+    def record(self) -> Recording:
+        with self.limited():
+            return record(self.run, **self.layer)
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """The limits in force."""
+        limits = {"bulk": tablefile.BULK, "log": 1 << 24, "step": 4096, **self.limits}
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.object(tablefile, "BULK", limits["bulk"]))
+            stack.enter_context(mock.patch.object(wal, "_LEAST_STEP", limits["step"]))
+            options = functools.partial(tablefile.Options, wal_limit=limits["log"])
+            stack.enter_context(mock.patch.object(tablefile, "Options", options))
+            yield
+
+
+WORKLOADS: dict[str, Workload] = {}
+
+
+def workload(*engines: str, maps: bool = False, **limits: int) -> Callable[[Any], Any]:
+    def register(play: Callable[[Play], None]) -> Callable[[Play], None]:
+        for engine in engines or ("row", "columnar"):
+            name = f"{play.__name__}-{engine}"
+            WORKLOADS[name] = Workload(name, engine, play, limits, {"maps": True} if maps else {})
+        return play
+
+    return register
+
+
+def ins(*numbers: int) -> list[Op]:
+    return [("insert", row(i)) for i in numbers]
+
+
+# -- the workloads -----------------------------------------------------------
+@workload(step=1 << 16)
+def single(p: Play) -> None:
+    """Single writes, each on stable storage."""
+    p.open(durability="full")
+    p.do(*ins(1, 2, 3), ("update", 1, {"s": "changed", "f": None}), ("delete", 0), *ins(4), ("delete", 3))
+    p.close()
+
+
+@workload()
+def creation(p: Play) -> None:
+    """A new file, closed and opened without a write, an empty file, one row."""
+    p.session.layer.open(p.session.path, "x").close()
+    p.open(durability="full")
+    p.reopen()
+    p.flush()
+    p.checkpoint()
+    p.do(*ins(1))
+    p.reopen()
+    p.close()
+
+
+@workload()
+def transactions(p: Play) -> None:
+    """Transactions, with rolled back ones between."""
+    p.open(durability="full")
+    p.transaction(*ins(0, 1, 2))
+    p.abandoned(("update", 1, {"n": 5}), *ins(7), ("delete", 0))
+    p.transaction(("update", 1, {"n": 6}), ("delete", 2), *ins(8))
+    p.transaction()
+    p.abandoned(*ins(1, 2, 3, 4))
+    p.do(*ins(9))
+    p.checkpoint()
+    p.transaction(("batch_insert", [row(i) for i in range(10, 20)]), ("delete_where", [("n", "lt", 100)]), *ins(20))
+    p.abandoned(("batch_update", [], {"b": True}))
+    p.transaction(("batch_update", [("b", "eq", True)], {"b": False, "s": "x" * 40}))
+    p.close()
+
+
+@workload(bulk=200)
+def bulk(p: Play) -> None:
+    """Batches that go straight to extents, also in transactions, also ones that are rolled back."""
+    p.open(durability="full")
+    p.do(("batch_insert", [row(i) for i in range(20)]), ("update", 3, {"s": "new"}), ("delete", 5))
+    p.abandoned(("batch_insert", [row(i) for i in range(30, 50)]), ("delete", 1))
+    p.do(("batch_insert", [row(i, 30) for i in range(50, 65)]))
+    p.transaction(*ins(3), ("batch_insert", [row(i) for i in range(70, 85)]), ("delete", 22))
+    p.checkpoint()
+    p.do(("delete_where", [("n", "gt", 79190)]), ("batch_insert", [row(i) for i in range(90, 105)]))
+    p.checkpoint()
+    p.do(("batch_insert", [row(i) for i in range(100, 115)]))
+    p.close()
+
+
+@workload(bulk=200)
+def bulk_normal(p: Play) -> None:
+    """The bulk path where only a transaction or a flush makes it last."""
+    p.open(durability="normal")
+    p.do(("batch_insert", [row(i) for i in range(15)]), ("delete", 5), ("batch_insert", [row(i) for i in range(9)]))
+    p.flush()
+    p.do(("batch_insert", [row(i) for i in range(30, 45)]))
+    p.checkpoint()
+    p.do(("batch_insert", [row(i) for i in range(60, 75)]), ("update", 50, {"n": 0}))
+    p.kill()
+    p.do(("batch_insert", [row(i) for i in range(80, 95)]))
+    p.abandoned(("batch_insert", [row(i) for i in range(80, 99)]))
+    p.close()
+
+
+@workload()
+def growth(p: Play) -> None:
+    """Longer rows and more of them: file and log grow."""
+    p.open(durability="full")
+    for turn in range(5):
+        p.do(("batch_insert", [row(i, 400 * (turn + 1)) for i in range(8 * turn, 8 * turn + 8)]))
+    p.checkpoint()
+    p.do(("batch_insert", [row(i, 900) for i in range(50, 65)]))
+    p.checkpoint()
+    p.do(*ins(70, 71))
+    p.close()
+
+
+@workload()
+def reuse(p: Play) -> None:
+    """Deletes and inserts with checkpoints between: space is used again."""
+    p.open(durability="full")
+    p.do(("batch_insert", [row(i, 60) for i in range(24)]))
+    p.checkpoint()
+    for turn in range(5):
+        p.do(("delete_where", [("n", "lt", 7919 * 4 * (turn + 1))]))
+        p.do(("batch_insert", [row(i, 60) for i in range(30 + turn, 36 + turn)]))
+        p.checkpoint()
+    p.do(("delete_where", [("n", "gte", 0)]))
+    p.checkpoint()
+    p.do(("batch_insert", [row(i, 60) for i in range(24)]))
+    p.close()
+
+
+@workload(maps=True)
+def mapped(p: Play) -> None:
+    """Space is used again beside views of the file that live on."""
+    db = p.open(durability="full")
+    p.do(("batch_insert", [row(i, 60) for i in range(24)]))
+    p.reopen()
+    db = p.db
+    held: list[tuple[bytes, Any]] = []
+    for turn in range(4):
+        view = db.get_raw(turn) if p.engine == "row" else db.column_buffer("n")
+        if view is not None:
+            held.append((bytes(view), view))
+        p.do(("update", turn + 9, {"s": "y" * 50, "n": turn}), ("delete", turn))
+        p.checkpoint()
+    p.do(("batch_insert", [row(i, 60) for i in range(24)]))
+    p.checkpoint()
+    for before, view in held:
+        if bytes(view) != before:
+            raise Mismatch("a view changed")
+    p.close()
+
+
+@workload(bulk=1000)
+def overlays(p: Play) -> None:
+    """Updates of rows that are sealed, with checkpoints between."""
+    p.open(NARROW, durability="full", page_size=2048)
+    p.do(("batch_insert", [{"a": i * 3, "z": None if i % 9 == 4 else i % 100} for i in range(1030)]))
+    p.checkpoint()
+    for turn in range(4):
+        p.do(("update", 17 * turn, {"a": -turn}), ("update", 1000 + turn, {"z": turn}), ("delete", 500 + turn))
+        p.checkpoint()
+    p.do(("batch_update", [("a", "lt", 90)], {"z": 200}))
+    p.transaction(("update", 3, {"a": 1 << 30}), ("update", 1029, {"a": 5}))
+    p.close()
+
+
+@workload()
+def checkpoints(p: Play) -> None:
+    """A checkpoint after each commit."""
+    p.open(durability="full")
+    p.checkpoint()
+    for i in range(6):
+        p.do(*ins(i))
+        p.checkpoint()
+    p.do(("update", 2, {"s": None}))
+    p.checkpoint()
+    p.checkpoint()
+    p.transaction(("delete", 1), *ins(8))
+    p.checkpoint()
+    p.close()
+
+
+@workload(log=600)
+def automatic(p: Play) -> None:
+    """The log is soon too long: checkpoints come by themselves."""
+    p.open(durability="full")
+    for i in range(12):
+        p.do(*ins(i))
+    p.transaction(("batch_insert", [row(i, 30) for i in range(20)]), ("delete", 4))
+    p.do(("delete_where", [("b", "eq", True)]), *ins(1, 2))
+    p.close()
+
+
+@workload(log=600)
+def automatic_normal(p: Play) -> None:
+    """The same, where single writes are not flushed."""
+    p.open(durability="normal")
+    for i in range(10):
+        p.do(*ins(i))
+    p.transaction(*ins(20, 21))
+    p.do(("batch_insert", [row(i, 30) for i in range(10)]), ("delete", 4))
+    p.flush()
+    p.do(*ins(1, 2))
+    p.close()
+
+
+@workload()
+def reopened(p: Play) -> None:
+    """Closed and opened again, with and without writes between."""
+    p.open(durability="full")
+    p.do(*ins(1, 2))
+    for i in range(3):
+        p.reopen()
+        p.do(*ins(i), ("update", 1, {"n": i}))
+        p.reopen()
+    p.transaction(("delete", 1), *ins(9))
+    p.reopen()
+    p.checkpoint()
+    p.close()
+
+
+@workload()
+def compacted(p: Play) -> None:
+    """compact() gives ids anew and cuts the file."""
+    p.open(durability="full")
+    p.do(("batch_insert", [row(i, 200) for i in range(20)]))
+    p.checkpoint()
+    p.do(("delete_where", [("n", "lt", 80000)]), ("compact",), *ins(3), ("delete", 0), ("compact",))
+    p.transaction(("delete", 1), *ins(4))
+    p.do(("delete_where", [("n", "gte", 0)]), ("compact",), *ins(5))
+    p.close()
+
+
+@workload(bulk=200)
+def keys(p: Play) -> None:
+    """Unique values: upserts, refused duplicates, values that move."""
+    from snapdb.errors import UniqueError
+
+    p.open(KEYED, durability="full")
+    p.do(*(("upsert", keyed(i)) for i in range(4)), ("upsert", keyed(2, 77)))
+    p.refused(("insert", keyed(3)), UniqueError)
+    p.refused(("batch_insert", [keyed(10), keyed(11), keyed(2)]), UniqueError)
+    p.do(("batch_insert", [keyed(i) for i in range(20, 50)]))
+    p.refused(("batch_insert", [keyed(i) for i in range(49, 80)]), UniqueError)
+    p.abandoned(("delete", 0), ("insert", keyed(0)), ("upsert", keyed(60)))
+    p.transaction(("delete", 0), ("insert", keyed(0)), ("upsert", keyed(3, 9)))
+    p.checkpoint()
+    p.do(("update", 1, {"u": "moved"}), ("delete", 2), ("upsert", keyed(2)))
+    p.reopen()
+    p.refused(("insert", keyed(2)), UniqueError)
+    p.do(("insert", keyed(99)))
+    p.close()
+
+
+@workload()
+def buffered(p: Play) -> None:
+    """durability="none": what a flush, a checkpoint or closing did not reach may be gone."""
+    p.open(durability="none")
+    p.do(*ins(1, 2, 3))
+    p.flush()
+    p.do(*ins(4, 5), ("delete", 0))
+    p.transaction(*ins(6, 7), ("update", 2, {"s": "q"}))
+    p.abandoned(*ins(8))
+    p.do(*ins(9))
+    p.checkpoint()
+    p.do(*ins(10), ("batch_insert", [row(i, 100) for i in range(12)]))
+    p.flush()
+    p.do(("delete", 3), *ins(11))
+    p.close()
+
+
+@workload()
+def killed(p: Play) -> None:
+    """durability="normal": the process dies now and then and another one goes on."""
+    p.open(durability="normal")
+    p.do(*ins(1, 2))
+    p.kill()
+    p.do(*ins(3), ("update", 1, {"n": 4}))
+    p.transaction(*ins(5, 6))
+    p.do(("delete", 0))
+    p.kill()
+    p.kill()
+    p.do(*ins(7))
+    p.flush()
+    p.do(*ins(8))
+    p.abandoned(("delete", 1), *ins(9))
+    p.checkpoint()
+    p.do(*ins(10))
+    p.kill()
+    p.close()
+
+
+@workload(step=1 << 16)
+def recovered(p: Play) -> None:
+    """durability="full": killed, recovered, killed again."""
+    p.open(durability="full")
+    p.kill()
+    p.do(*ins(1))
+    p.kill()
+    p.transaction(*ins(2, 3))
+    p.checkpoint()
+    p.do(("update", 1, {"f": 0.5}))
+    p.kill()
+    p.do(("batch_insert", [row(i) for i in range(5, 12)]), ("delete", 2))
+    p.kill()
+    p.reopen()
+    p.do(*ins(20))
+    p.kill()
+    p.checkpoint()
+    p.kill()
+    p.close()
+
+
+@workload(bulk=400)
+def many(p: Play) -> None:
+    """Writes of many rows at once."""
+    p.open(durability="normal")
+    columns = {"n": list(range(12)), "s": ["c"] * 12, "f": [0.25] * 12, "b": [None] * 12}
+    p.do(("insert_columns", columns), ("batch_update", [("n", "gte", 6)], {"s": "upper"}))
+    p.do(("delete_where", [("n", "in", [1, 3, 5])]))
+    p.flush()
+    p.do(("batch_update", [("n", "gte", 0)], lambda it: {"n": it["n"] + 1}), ("insert_columns", columns))
+    p.transaction(("insert_columns", columns), ("delete_where", [("n", "lte", 4)]))
+    p.do(("batch_insert", [row(i, 12) for i in range(40)]), ("batch_update", [], {"f": None}))
+    p.close()
