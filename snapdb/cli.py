@@ -67,6 +67,8 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=_positive, default=7, metavar="N", help="interleaved rounds (default 7)")
     parser.add_argument("--json", metavar="FILE", help="write raw rounds, figures and ratios as JSON")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--commits", type=_positive, default=500, metavar="N", help="durable commits (default 500)")
+    parser.add_argument("--directory", metavar="DIR", help="where files are made and removed (default: here)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these workloads and contenders")
     parser.set_defaults(run=_bench)
 
@@ -111,8 +113,12 @@ def _bench(options: argparse.Namespace, out: TextIO) -> int:
     from .benchmark import peers, report, runner
 
     peers.single_thread()
+    if options.directory is not None and not os.path.isdir(options.directory):
+        raise UsageError(f"--directory: {options.directory!r} is no directory")
     try:
-        plan = runner.plan(options.rows, options.reads, options.rounds, options.only)
+        plan = runner.plan(
+            options.rows, options.reads, options.rounds, options.only, options.commits, options.directory
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     result = runner.run(plan, _progress)

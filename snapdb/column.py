@@ -250,6 +250,13 @@ class Column:
         forgotten: list[Call] = [partial(self.overlays.pop, k, None), partial(self.updates.pop, k, None)]
         return [*gone, *forgotten, *self.forgetting_flat()]
 
+    def release(self) -> None:
+        """Let go of every row."""
+        self.parts[:] = [(None, self.new_buffer())]
+        self.zones[:] = [None]
+        self.overlays.clear()
+        self._flat = None
+
     # -- sequence ----------------------------------------------------------
 
     def append(self, value: Any) -> None:

@@ -384,6 +384,14 @@ class ColumnarTable(Table):
     def attach(self, log: Any) -> None:
         self.port.attach(log)
 
+    def release(self) -> None:
+        with self.writing():
+            self._file = None
+            self.port.rows, self.port.limit, self.deleted_rows = 0, TAIL, 0
+            self.deleted[:] = [None]
+            for column in self.column_list:
+                column.release()
+
     def adopt(self, header: Mapping[str, Any], source: Source) -> None:
         with self.writing():
             if self.port.rows or self._file is not None:

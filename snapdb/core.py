@@ -57,9 +57,9 @@ class SnapDB:
     an answer.
 
     ``durability``: ``"full"`` has every commit on stable storage before it returns; ``"normal"`` an explicit
-    transaction, a bare write within 100 ms (a killed process loses nothing); ``"none"`` keeps writes in the process until
-    ``flush()``, ``checkpoint()`` or ``close()``. ``read_only=True`` opens share the file, ``timeout`` is how many seconds
-    to wait for a lock, ``mmap=False`` reads instead of mapping.
+    transaction, a bare write within 100 ms (a killed process loses nothing); ``"none"`` keeps writes in the process
+    until ``flush()``, ``checkpoint()`` or ``close()``. ``read_only=True`` opens share the file, ``timeout`` is how many
+    seconds to wait for a lock, ``mmap=False`` reads instead of mapping.
 
     Raises SchemaError for a bad schema, SchemaMismatchError where the stored one differs, FileNotFoundError where there
     is no file and no schema, LockedError where it is open elsewhere, CorruptionError for damage. A context manager:
@@ -174,7 +174,11 @@ class SnapDB:
         table = _make_table(stored, self.page_size, self.storage_type, given)
         file = tablefile.TableFile(store, table, _description(stored, self.page_size, self.storage_type, given))
         self._journal = file.journal()
-        file.load()
+        try:
+            file.load()
+        except BaseException:
+            table.release()
+            raise
         self._use(table)
         self._unique.stale(table)
         self._file = file
@@ -184,6 +188,8 @@ class SnapDB:
             handle = weakref.ref(self)
             store.full = lambda: _on_full(handle())
             store.broken = lambda error: _on_broken(handle(), error)
+        self._finalizer = weakref.finalize(self, _dropped, store, table)
+        self._finalizer.atexit = False
 
     def _bind(self) -> None:
         """Let single-row calls go straight to the engine's kernel: a Python frame between would cost more than
@@ -213,15 +219,21 @@ class SnapDB:
             file, self._file = self._file, None
             self._leave(_Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)"))
             if file is not None:
+                self._finalizer.detach()
                 engine.attach(None)
-                file.close()
+                try:
+                    file.close()
+                finally:
+                    engine.release()
 
     def _abandon(self) -> None:
         """Let go of the file of a handle that failed."""
         file, self._file = self._file, None
         if file is not None:
+            self._finalizer.detach()
             self._leave(_Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)"))
             file.store.abandon()
+            file.table.release()
 
     def _leave(self, absent: _Absent) -> None:
         self._engine = absent
@@ -254,8 +266,8 @@ class SnapDB:
     def transaction(self) -> Transaction:
         """``with db.transaction():`` everything in the block happens, or with an exception nothing of it.
 
-        On stable storage when it returns (``durability="none"``: at the next flush). Other threads' writes wait. Nested:
-        TransactionError (a RuntimeError).
+        On stable storage when it returns (``durability="none"``: at the next flush). Other threads' writes wait.
+        Nested: TransactionError (a RuntimeError).
         """
         self._writable()
         return Transaction(self._transactions)
@@ -344,9 +356,19 @@ class SnapDB:
                 if not self._transactions.is_open:
                     _on_full(self, self._file.wants_checkpoint())
             else:
-                with self._journal.rows(engine.rows, staged) as step:
-                    engine.extend(staged, [*keys, *step.then], step.first)
+                self._extend_logged(staged, keys)
         return staged.rows
+
+    def _extend_logged(self, staged: Staged, keys: list[Any]) -> None:
+        engine = self._engine
+        before = engine.rows
+        try:
+            with self._journal.rows(before, staged) as step:
+                engine.extend(staged, [*keys, *step.then], step.first)
+        except BaseException:
+            if self._unique and engine.rows == before:
+                self._unique.stale(engine)  # some of the keys may have entered before memory ran out
+            raise
 
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into row ``idx``. NotFoundError (a KeyError) where there is no such row; errors as for
@@ -711,6 +733,15 @@ def _on_broken(handle: Optional[SnapDB], error: BaseException) -> None:
     if handle is not None:
         kind = type(error) if isinstance(error, SnapDBError) else DurabilityError
         handle._leave(_Absent(str(error), kind))
+
+
+def _dropped(store: Any, table: Any) -> None:
+    """The handle went without ``close()``: the lock goes at once, the log stays, the next opening recovers."""
+    import warnings
+
+    store.abandon()
+    table.release()
+    warnings.warn(f"the database {store.path!r} was not closed", ResourceWarning, stacklevel=2)
 
 
 def _check_id(idx: Any, hint: str) -> None:

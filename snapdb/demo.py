@@ -1,14 +1,19 @@
-"""The demo: a year of hourly weather at three airports, loaded into both engines and asked the same questions."""
+"""The demo: a year of hourly weather at three airports, loaded into both engines and asked the same questions.
+
+Then the same in a file: written, changed in transactions, closed, opened again, and asked once more.
+"""
 
 from __future__ import annotations
 
 import csv
 import datetime
+import os
 import statistics
 import sys
+import tempfile
 import time
 from importlib import resources
-from typing import Any, Callable, NamedTuple, TextIO
+from typing import Any, Callable, NamedTuple, Optional, TextIO
 
 from . import _ext
 from .core import SnapDB
@@ -111,7 +116,7 @@ def timings(db: SnapDB) -> dict[str, float]:
 
 
 def run(out: TextIO = sys.stdout) -> int:
-    """Load, ask and show; 0 if both engines agree, else 1."""
+    """Load, ask and show; 0 if both engines agree and files keep what was written, else 1."""
     start = time.perf_counter()
     rows = weather()
     out.write(f"SnapDB, kernels: {_ext.BACKEND} ({_ext.REASON})\n")
@@ -129,7 +134,73 @@ def run(out: TextIO = sys.stdout) -> int:
     out.write(_ABOUT_TIMES)
     agree = len(set(map(repr, answers.values()))) == 1
     out.write("\nBoth engines give the same answers.\n" if agree else "\nThe engines DISAGREE.\n")
-    return 0 if agree else 1
+    return 0 if in_files(rows, answers, out) and agree else 1
+
+
+class _ChangedMyMindError(Exception):
+    pass
+
+
+def in_files(rows: list[Row], answers: dict[str, Answers], out: TextIO) -> bool:
+    """The same in files of a temporary directory; whether each gave, reopened, what it had given before."""
+    out.write("\nIn a file (temporary, removed at the end)\n")
+    kept = True
+    with tempfile.TemporaryDirectory(prefix="snapdb-demo-") as folder:
+        for engine in ENGINES:
+            path = os.path.join(folder, f"{engine}.snapdb")
+            before = _write(path, engine, rows, answers[engine], out)
+            kept = _reopen(path, before, out) and kept
+    return kept
+
+
+def proof(db: SnapDB) -> dict[str, Any]:
+    """What must not change by closing and opening: every answer of the demo, and counts and sums over all rows."""
+    return {
+        "answers": ask(db),
+        "temp_sum": db.aggregate("temp", "sum"),
+        "pressure_sum": db.aggregate("pressure", "sum"),
+        "hours": db.group_by("origin", "time_hour", "count"),
+        "without_gust": db.count_where([("wind_gust", "is_null")]),
+    }
+
+
+def _write(path: str, engine: str, rows: list[Row], right: Answers, out: TextIO) -> Optional[dict[str, Any]]:
+    """Make the file and change it; its proof before it is closed, or None where something was not as it must be."""
+    start = time.perf_counter()
+    with SnapDB(path, schema(), storage_type=engine) as db:
+        db.batch_insert(rows)
+        db.flush()
+        out.write(f"  {engine} engine: {len(db):,} rows on the disk in {_passed(start)}\n")
+        well = repr(ask(db)) == repr(right)  # two NaN are not equal, but read the same
+        loaded = repr(proof(db))
+        try:
+            with db.transaction():
+                deleted = db.delete_where({"origin": "JFK"})
+                raise _ChangedMyMindError
+        except _ChangedMyMindError:
+            well = well and repr(proof(db)) == loaded
+            out.write(f"    transaction 1 deletes {deleted:,} rows, then fails: {len(db):,} rows, all as before\n")
+        with db.transaction():
+            changed = db.batch_update({"origin": "LGA", "wind_gust": {"gt": 40}}, {"visib": 0.0})
+            new = db.insert({**rows[0], "origin": "JFK", "temp": -40.0})
+        well = well and db[new]["temp"] == -40.0
+        out.write(f"    transaction 2 changes {changed:,} and adds 1: {len(db):,} rows\n")
+        before = proof(db)
+    return before if well else None
+
+
+def _reopen(path: str, before: Optional[dict[str, Any]], out: TextIO) -> bool:
+    """Open the file, which knows its schema and engine, and compare."""
+    size = os.path.getsize(path)
+    start = time.perf_counter()
+    with SnapDB(path) as db:
+        opened = _passed(start)
+        same = repr(proof(db)) == repr(before)
+        well = bool(db.fsck()["ok"])
+        found = "the same rows, counts and sums" if same else "the answers DIFFER"
+        checked = "ok" if well else "finds DAMAGE"
+        out.write(f"    closed, {size:,} bytes; reopened in {opened}: {len(db):,} rows, {found}; fsck: {checked}\n")
+    return same and well
 
 
 def _passed(start: float) -> str:

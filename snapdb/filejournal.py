@@ -35,7 +35,9 @@ class ReadOnlyJournal(Journal):
 class FileStep(Step):
     """A change of a table in a file. Frames that were logged for a change that then failed are taken back."""
 
-    def __init__(self, store: Store, records: list[Record], inner: bool, happened: Optional[Callable[[], bool]]) -> None:
+    def __init__(
+        self, store: Store, records: list[Record], inner: bool, happened: Optional[Callable[[], bool]]
+    ) -> None:
         self._store = store
         self._done: list[bool] = []
         self._happened = happened
@@ -70,6 +72,7 @@ class FileJournal(Journal):
         self._store = store
         self._writer = Writer(table, largest)
         self._inner = False
+        self._begun = 0  # LSN before the transaction
         self._written: list[Entry] = []  # what this transaction has put into the file outside the log
 
     def _step(self, records: list[Record], happened: Optional[Callable[[], bool]] = None) -> Step:
@@ -97,12 +100,17 @@ class FileJournal(Journal):
 
     def begin(self) -> None:
         self._store.begin()
+        self._begun = self._store.log.lsn
         self._inner = True
 
     def commit(self) -> None:
         self._store.commit()
         self._inner = False
         self._written = []
+
+    def has_committed(self) -> bool:
+        log = self._store.log
+        return bool(not log.inner and log.lsn > self._begun)
 
     def rollback(self) -> None:
         self._inner = False

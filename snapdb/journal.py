@@ -1,4 +1,6 @@
-"""What every write tells the log: in memory nothing, in a file each change is a step that the log begins (``filejournal``)."""
+"""What every write tells the log: in memory nothing; in a file each change is a step that the log begins, see
+``filejournal``.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +64,10 @@ class Journal:
 
     def commit(self) -> None:
         """It is whole."""
+
+    def has_committed(self) -> bool:
+        """Whether the transaction is whole although ``commit`` raised."""
+        return False
 
     def rollback(self) -> None:
         """It never was."""

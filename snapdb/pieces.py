@@ -1,4 +1,6 @@
-"""What an engine keeps in a file: entries of pieces under integer keys. Engines and storage share these words and no more."""
+"""What an engine keeps in a file: entries of pieces under integer keys. Engines and storage share these words and no
+more.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ __all__ = ["Bulk", "Entry", "Piece", "Ref", "Source"]
 
 
 class Ref(NamedTuple):
-    """Where a piece is: ``extent`` is the file offset of its extent and ``size`` that extent's bytes, ``at`` the piece's
-    place from the extent's first byte, ``length`` its bytes, ``crc`` their CRC-32.
+    """Where a piece is: ``extent`` is the file offset of its extent and ``size`` that extent's bytes, ``at`` the
+    piece's place from the extent's first byte, ``length`` its bytes, ``crc`` their CRC-32.
     """
 
     extent: int

@@ -134,7 +134,8 @@ class Replay:
 
     def _damaged(self, frame: Frame, error: object) -> CorruptionError:
         text = error if isinstance(error, (SnapDBError, str)) else f"{type(error).__name__}: {error}"
-        return CorruptionError(f"{self._path}: the log's frame {frame.lsn} cannot be carried out: {text}", path=self._path)
+        message = f"{self._path}: the log's frame {frame.lsn} cannot be carried out: {text}"
+        return CorruptionError(message, path=self._path)
 
     def _rows(self, frames: list[Frame]) -> None:
         if not frames:

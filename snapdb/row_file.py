@@ -183,8 +183,6 @@ class RowFile:
 
     def cut(self, rows: int) -> None:
         """The rows from ``rows`` on are taken back."""
-        end = _groups(rows, self._span)
-        self._dirty = {group: bits for group, bits in self._dirty.items() if group < end}
         self._bulk = {group: entry for group, entry in self._bulk.items() if group * self._span < rows}
         self._counted = min(self._counted, rows)
 

@@ -354,6 +354,10 @@ class RowTable(Table):
     def attach(self, log: Any) -> None:
         self.slabs.attach(log)
 
+    def release(self) -> None:
+        self._file, self._flats = None, {}
+        self.slabs.take_over(self.new_slabs())
+
     def header(self) -> dict[str, Any]:
         return {"rows": self.slabs.rows, "live": self.slabs.live}
 

@@ -112,8 +112,8 @@ class Table:
 
     def adopt(self, header: Mapping[str, Any], source: Source) -> None:
         """Be the table of a file, which is empty so far: counters from ``header`` (what ``header()`` gave when it was
-        written), entries from ``source`` when they are first needed. Changes are noted from here on. CorruptionError for
-        a header that makes no sense.
+        written), entries from ``source`` when they are first needed. Changes are noted from here on. CorruptionError
+        for a header that makes no sense.
         """
         raise NotImplementedError
 
@@ -142,8 +142,8 @@ class Table:
     def publish(
         self, bulk: Bulk, stored: Sequence[tuple[int, Entry]], then: Sequence[Call] = (), first: Sequence[Call] = ()
     ) -> int:
-        """Append a prepared batch whose entries are written; returns the first id. What is as stored need not be written
-        again.
+        """Append a prepared batch whose entries are written; returns the first id. What is as stored need not be
+        written again.
         """
         raise NotImplementedError
 
@@ -151,8 +151,12 @@ class Table:
         """``publish`` when reopening: the batch is read from its entries. CorruptionError."""
         raise NotImplementedError
 
+    def release(self) -> None:
+        """Let go of every row, of the file and of its map: the handle is closed. Views keep what they have."""
+        raise NotImplementedError
+
     def verify(self) -> Iterator[str]:
-        """What is wrong with the table, one sentence each: every piece decoded, zone maps and counts against the rows."""
+        """What is wrong with the table, a sentence each: every piece decoded, zone maps and counts against the rows."""
         raise NotImplementedError
 
     def memory_usage(self) -> int:

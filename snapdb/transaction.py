@@ -54,21 +54,34 @@ class Transactions:
         try:
             self._journal.commit()
         except BaseException:
-            self.rollback()
+            # an interrupt may come when the commit is already in the log: then it holds
+            if not self._journal.has_committed():
+                self.rollback()
+                raise
+            self._keep()
             raise
+        self._keep()
+
+    def _keep(self) -> None:
         self._table.commit()
         self._keys.commit()
         self._end()
 
     def rollback(self) -> None:
-        """Everything is as it was at ``begin``."""
-        try:
-            self._journal.rollback()
-            self._table.rollback()
-            self._keys.rollback()
-            self._table.generation = self._generation
-        finally:
-            self._end()
+        """Everything is as it was at ``begin``. Called again, it goes on where an interrupt cut it."""
+        self._journal.rollback()
+        self._table.rollback()
+        self._keys.rollback()
+        self._table.generation = self._generation
+        self._end()
+
+    def finish(self) -> None:
+        """End what an interrupt has cut short."""
+        if self.is_open:
+            if self._journal.has_committed():
+                self._keep()
+            else:
+                self.rollback()
 
     def _end(self) -> None:
         self.is_open = False
@@ -91,9 +104,14 @@ class Transaction:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if not self._transactions.is_open:  # close() inside the block has rolled back
+        transactions = self._transactions
+        if not transactions.is_open:  # close() inside the block has rolled back
             return
-        if kind is None:
-            self._transactions.commit()
-        else:
-            self._transactions.rollback()
+        try:
+            if kind is None:
+                transactions.commit()
+            else:
+                transactions.rollback()
+        except BaseException:
+            transactions.finish()
+            raise

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, Callable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +14,8 @@ from model import Model
 from people import PLAIN, SCHEMA, people
 
 from snapdb import SnapDB, _ext
+from snapdb.storage.files import using
+from snapdb.testing.layers import RecordingLayer
 
 ENGINES = ("row", "columnar")
 MakeDb = Callable[..., SnapDB]
@@ -91,3 +95,110 @@ def plain(make_db: MakeDb) -> SnapDB:
     db = make_db(PLAIN)
     db.batch_insert({"k": i, "v": i / 2 if i % 4 else None, "s": f"s{i % 3}"} for i in range(12))
     return db
+
+
+class Files:
+    """Databases of one engine in one place; ``layer`` is None where that is a folder. Closed after the test."""
+
+    def __init__(self, engine: str, folder: str, layer: Optional[RecordingLayer]) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.layer = layer
+        self.made: list[SnapDB] = []
+
+    def path(self, name: str = "t.snapdb") -> str:
+        return os.path.join(self.folder, name)
+
+    def open(self, schema: Any = None, name: str = "t.snapdb", **options: Any) -> SnapDB:
+        """Open a database; with a schema make it, where it is not there, with this place's engine."""
+        if schema is not None:
+            options.setdefault("storage_type", self.engine)
+        db = SnapDB(self.path(name), schema, **options)
+        self.made.append(db)
+        return db
+
+    def kill(self, db: SnapDB, name: str = "t.snapdb", **options: Any) -> SnapDB:
+        """What is there when a process that has it open dies: opened again."""
+        db._abandon()
+        return self.open(name=name, **options)
+
+    def contents(self) -> dict[str, bytes]:
+        """The bytes of every file here by name."""
+        if self.layer is not None:
+            return {os.path.relpath(name, self.folder): data for name, data in self.layer.contents().items()}
+        found = {}
+        for name in sorted(os.listdir(self.folder)):
+            with open(self.path(name), "rb") as file:
+                found[name] = file.read()
+        return found
+
+    def write(self, name: str, data: bytes, offset: Optional[int] = None) -> None:
+        """Make a file, or with an offset change a part of one, whoever has it open."""
+        if self.layer is not None:
+            file = self.layer.open(self.path(name), "w" if self.layer.exists(self.path(name)) else "x")
+            if offset is None:
+                file.truncate(0)
+            file.pwrite(data, offset or 0)
+            file.close()
+        elif offset is None:
+            with open(self.path(name), "wb") as new:
+                new.write(data)
+        else:
+            with open(self.path(name), "r+b") as old:
+                old.seek(offset)
+                old.write(data)
+
+    def close(self) -> None:
+        for db in self.made:
+            db.close()
+
+
+@contextmanager
+def _open_files(engine: str, folder: Path, in_memory: bool) -> Iterator[Files]:
+    with ExitStack() as stack:
+        if in_memory:
+            layer = RecordingLayer(record=False, maps=True)
+            stack.enter_context(using(layer))
+            made = Files(engine, "", layer)
+        else:
+            folder.mkdir()
+            made = Files(engine, str(folder), None)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def files(engine: str, backend_name: str, tmp_path: Path) -> Iterator[Files]:
+    """A place in memory for files; each engine on each backend."""
+    with _open_files(engine, tmp_path / "files", True) as made:
+        yield made
+
+
+@pytest.fixture
+def disk_files(engine: str, backend_name: str, tmp_path: Path) -> Iterator[Files]:
+    """A folder for files; each engine on each backend."""
+    with _open_files(engine, tmp_path / "files", False) as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "disk"])
+def any_files(request: pytest.FixtureRequest, engine: str, backend_name: str, tmp_path: Path) -> Iterator[Files]:
+    """Both kinds of places; each engine on each backend."""
+    with _open_files(engine, tmp_path / "files", request.param == "memory") as made:
+        yield made
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the tests counted with ``record_property("count: …", n)``."""
+    counts: dict[str, int] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()) if getattr(report, "when", "") == "call" else ():
+                if name.startswith("count: "):
+                    counts[name[7:]] = counts.get(name[7:], 0) + value
+    if counts:
+        terminalreporter.section("counts")
+    for name, value in counts.items():
+        terminalreporter.write_line(f"{value:>9,} {name}")

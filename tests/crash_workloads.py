@@ -6,7 +6,9 @@ a millisecond.
 
 from __future__ import annotations
 
+import copy
 import functools
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, NamedTuple, Optional
@@ -44,6 +46,13 @@ def row(i: int, size: int = 5) -> dict[str, Any]:
 
 def keyed(i: int, v: Optional[int] = None) -> dict[str, Any]:
     return {"k": i, "u": None if i % 4 == 1 else f"u{i}", "v": i % 200 if v is None else v}
+
+
+def copied(model: Model) -> Model:
+    """A copy that goes its own way."""
+    other = copy.copy(model)
+    other.rows = dict(model.rows)
+    return other
 
 
 class RolledBack(Exception):
@@ -122,8 +131,7 @@ class Play:
 
     def after(self, ops: Any) -> Model:
         """The model after these operations."""
-        model = Model(self.db.schema)
-        model.rows, model.positions = dict(self.model.rows), self.model.positions
+        model = copied(self.model)
         for name, *arguments in ops:
             getattr(model, name)(*arguments)
         return model
@@ -497,3 +505,71 @@ def many(p: Play) -> None:
     p.transaction(("insert_columns", columns), ("delete_where", [("n", "lte", 4)]))
     p.do(("batch_insert", [row(i, 12) for i in range(40)]), ("batch_update", [], {"f": None}))
     p.close()
+
+
+# -- drawn workloads -----------------------------------------------------------
+def soup(seed: int, engine: str) -> Workload:
+    """A workload that is drawn: writes of all kinds, checkpoints, closing, dying, in any order, at any durability."""
+    draw = random.Random(f"soup {seed}")
+    limits = {"bulk": draw.choice([200, 400, 1 << 20]), "log": draw.choice([500, 3000, 1 << 24])}
+    limits["step"] = draw.choice([4096, 4096, 1 << 16])
+    steps = draw.randrange(14, 30)
+
+    def play(p: Play) -> None:
+        draw = random.Random(f"soup {seed}, its steps")
+        p.open(durability=draw.choice(_DURABILITY))
+        for _ in range(steps):
+            _soup_step(p, draw)
+        p.close()
+
+    return Workload(f"soup{seed}-{engine}", engine, play, limits, {"maps": True} if draw.random() < 0.3 else {})
+
+
+_DURABILITY = ("full", "full", "normal", "none")
+_STEPS = ("do", "do", "do", "do", "transaction", "transaction", "abandoned", "checkpoint", "flush", "reopen", "kill")
+
+
+def _soup_step(p: Play, draw: random.Random) -> None:
+    kind = draw.choice(_STEPS)
+    if kind == "do":
+        p.do(*_soup_ops(p.model, draw, 1))
+    elif kind in ("transaction", "abandoned"):
+        getattr(p, kind)(*_soup_ops(p.model, draw, draw.randrange(1, 5)))
+    elif kind in ("checkpoint", "flush"):
+        getattr(p, kind)()
+    elif draw.random() < 0.6:
+        if kind == "reopen":
+            p.reopen(durability=draw.choice(_DURABILITY))
+        elif p.db.durability != "none":  # else the model would have to know what was written
+            p.kill()
+
+
+def _soup_ops(model: Model, draw: random.Random, count: int) -> list[Op]:
+    """Operations that can be carried out one after the other."""
+    ahead = copied(model)
+    ops: list[Op] = []
+    for _ in range(count):
+        op = _soup_op(ahead, draw)
+        getattr(ahead, op[0])(*op[1:])
+        ops.append(op)
+    return ops
+
+
+def _soup_op(model: Model, draw: random.Random) -> Op:
+    i = draw.randrange(200)
+    size = draw.choice([3, 10, 60])
+    ids = list(model.rows)
+    kind = draw.randrange(20 if len(ids) < 60 else 12)
+    if kind >= 15 or not ids:
+        return ("insert", row(i, size))
+    if kind >= 12:
+        return ("batch_insert", [row(i + j, size) for j in range(draw.choice([2, 8, 25]))])
+    if kind >= 8:
+        return ("update", draw.choice(ids), draw.choice([{"s": "u" * size}, {"n": i, "f": None}, {"b": None}, row(i)]))
+    if kind >= 4:
+        return ("delete", draw.choice(ids))
+    if kind >= 2:
+        return ("batch_update", [("n", draw.choice(["lt", "gt"]), i * 7919)], {"f": i / 8})
+    if kind == 1:
+        return ("delete_where", [("n", "between", [i * 7000, i * 7919 + 9000])])
+    return ("compact",)

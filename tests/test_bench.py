@@ -15,11 +15,11 @@ import pytest
 
 import snapdb
 from snapdb import _ext, cli
-from snapdb.benchmark import machine, peers, report, rows, runner, workloads
+from snapdb.benchmark import file_peers, files, machine, peers, report, rows, runner, workloads
 
 KEYS = {
     "format", "rows", "reads", "rounds", "machine", "python", "backend", "versions", "labels", "skipped", "workloads",
-    "ratios",
+    "ratios", "files",
 }  # fmt: skip
 ALWAYS = {"columnar", "row", "dict"}
 
@@ -52,9 +52,13 @@ def test_contenders_that_are_not_installed_are_named(monkeypatch):
     assert "Not installed: pandas.\n" in report.markdown(result)
 
 
-def test_bench_command_writes_json_and_markdown(tmp_path, capsys):
+def test_bench_command_writes_json_and_markdown(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(files, "OPENINGS", 1)
     json_file, markdown_file = tmp_path / "bench.json", tmp_path / "bench.md"
-    arguments = ["bench", "--rows", "2000", "--reads", "500", "--rounds", "2"]
+    folder = tmp_path / "here"
+    folder.mkdir()
+    arguments = ["bench", "--rows", "2000", "--reads", "500", "--rounds", "2", "--commits", "20"]
+    arguments += ["--directory", str(folder)]
     assert cli.main([*arguments, "--json", str(json_file), "--markdown", str(markdown_file)]) == 0
     text = markdown_file.read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
@@ -77,6 +81,72 @@ def test_bench_command_writes_json_and_markdown(tmp_path, capsys):
         assert title in text or name.startswith("memory")
     for label in found["labels"].values():
         assert label in text
+    assert list(folder.iterdir()) == [], "the files are gone"
+    assert str(tmp_path) not in json_file.read_text(encoding="utf-8")
+    check_files(found["files"], text)
+
+
+def check_files(found, text):
+    labels = set(found["labels"])
+    assert labels - {"sqlite"} == {"columnar", "row"}
+    assert set(found["workloads"]) == set(files.FILE_NAMES) - {"file_size"}
+    assert set(found["sizes"]) == labels and min(found["sizes"].values()) > 0
+    for name, workload in found["workloads"].items():
+        there = labels - {"sqlite"} if name == "recover" else labels
+        assert set(workload["contenders"]) == there
+        for figure in workload["contenders"].values():
+            assert len(figure["seconds"]) == 2
+        assert set(found["ratios"][name]["row"]) == there - {"row"}
+    items = {name: found["workloads"][name]["contenders"]["row"]["items"] for name in found["workloads"]}
+    assert items == {
+        "commit_full": 19, "insert_normal": 1999, "load_file": 2000, "load_stored": 2000, "open_file": 1,
+        "open_bounds": 1, "recover": 1,
+    }  # fmt: skip
+    for title in files.FILE_TITLES.values():
+        assert title in text
+
+
+def test_file_workloads_alone(tmp_path):
+    plan = runner.plan(300, 20, 1, ["open_bounds", "row", "dict"], directory=str(tmp_path))
+    assert (plan.workloads, plan.file_workloads) == ((), ("open_bounds",))
+    assert plan.file_contenders == (file_peers.FILE_BY_NAME["row"],)
+    found = runner.run(plan)
+    assert found["workloads"] == {}
+    assert set(found["files"]["workloads"]) == {"open_bounds"}
+    text = report.markdown(found)
+    assert "open, then MIN, MAX, COUNT (ms)" in text
+    assert "Figures (median of the rounds)" not in text
+    everything = runner.plan(300, 20, 1, ["files"])
+    assert (everything.workloads, everything.file_workloads) == ((), files.FILE_NAMES)
+    assert "files" not in runner.run(runner.plan(300, 20, 1, ["scan_sum", "dict"]))
+
+
+def test_files_in_memory_are_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "file_system", lambda directory: "tmpfs")
+    plan = runner.plan(100, 20, 1, ["open_file", "row"], directory=str(tmp_path))
+    assert "tmpfs is memory" in report.markdown(runner.run(plan))
+
+
+def test_lost_rows_stop_the_run(tmp_path, monkeypatch):
+    def lose(self, rows):
+        self.db.batch_insert(list(rows)[:-1])
+
+    monkeypatch.setattr(file_peers.SnapFileRow, "load", lose)
+    with pytest.raises(workloads.WrongAnswer, match="SnapDB row: bulk insert: 99 rows"):
+        runner.run(runner.plan(100, 10, 1, ["load_file", "row"], directory=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_that_fails_is_no_killed_one(tmp_path):
+    with pytest.raises(RuntimeError, match="the writer that was to be killed failed"):
+        files.killed("row", str(tmp_path / "nothing there"), 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from Linux's /proc")
+def test_the_file_system_has_a_name(tmp_path):
+    assert machine.file_system(str(tmp_path)) != "unknown"
+    assert machine.file_system("/proc") == "proc"
+    assert machine.file_system(str(tmp_path / "nothing there")) == "unknown"
 
 
 def test_ratios_are_taken_within_rounds():
@@ -95,7 +165,9 @@ def test_only_picks_workloads_and_contenders():
     plan = runner.plan(10, 10, 1, ["scan_sum", "row", "dict"])
     assert plan.workloads == ("scan_sum",)
     assert [one.name for one in plan.contenders] == ["row", "dict"]
+    assert plan.file_workloads == ()
     assert runner.plan(10, 10, 1).workloads == workloads.NAMES
+    assert runner.plan(10, 10, 1, ["row"]).file_workloads == files.FILE_NAMES
     with pytest.raises(ValueError, match="unknown workload or contender nobody"):
         runner.plan(10, 10, 1, ["nobody"])
 
@@ -166,25 +238,32 @@ needs_suite = pytest.mark.skipif(not SUITE.exists(), reason="asv_benchmarks is o
 
 
 @needs_suite
-def test_asv_benchmarks_run(monkeypatch):
+def test_asv_benchmarks_run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(SUITE))
     ran = set()
-    for module in ("load", "read"):
+    for module in ("load", "read", "files"):
         loaded = importlib.import_module(f"benchmarks.{module}")
         for kind in vars(loaded).values():
-            if not inspect.isclass(kind) or kind.__module__ != loaded.__name__:
+            if not inspect.isclass(kind) or kind.__module__ != loaded.__name__ or kind.__name__.startswith("_"):
                 continue
             assert kind.params == (["row", "columnar"], [100_000, 1_000_000])
             for engine in kind.params[0]:
-                benchmark = kind()
-                if hasattr(benchmark, "setup"):
-                    benchmark.setup(engine, 1000)
                 for name in [name for name in dir(kind) if name.startswith(("time_", "peakmem_", "track_"))]:
+                    benchmark = kind()
+                    if hasattr(benchmark, "setup"):
+                        benchmark.setup(engine, 1000)
                     result = getattr(benchmark, name)(engine, 1000)
                     assert (result is not None) == name.startswith("track_")
                     ran.add(name)
+                    if hasattr(benchmark, "teardown"):
+                        benchmark.teardown(engine, 1000)
     assert importlib.import_module("benchmarks.load").timeraw_import() == "import snapdb"
-    assert {name.partition("_")[2] for name in ran} >= set(workloads.NAMES) - {"memory"} | {"bytes_per_row"}
+    assert {name.partition("_")[2] for name in ran} >= {
+        *set(workloads.NAMES) - {"memory"}, "bytes_per_row", *files.FILE_NAMES,
+    }  # fmt: skip
+    importlib.import_module("benchmarks.files").root().cleanup()
+    assert list(tmp_path.iterdir()) == []
     for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
         del sys.modules[name]
 

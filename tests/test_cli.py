@@ -20,12 +20,14 @@ from snapdb._version import __version__
 PACKAGE = Path(snapdb.__file__).resolve().parent
 
 
-def run(*arguments, backend=None, cwd=None):
+def run(*arguments, backend=None, cwd=None, temporary=None):
     """``python -m snapdb`` of the package under test."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAPDB_")}
     environment["PYTHONPATH"] = str(PACKAGE.parent)
     environment["PYTHONIOENCODING"] = "utf-8"
     environment["SNAPDB_BACKEND"] = backend or _ext.BACKEND
+    if temporary is not None:
+        environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)))
     return subprocess.run(
         [sys.executable, "-m", "snapdb", *arguments],
         env=environment, cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False,
@@ -50,7 +52,10 @@ def test_demo_prints_what_the_data_says(backend, tmp_path):
     means = ", ".join(f"{name} {math.fsum(values) / len(values):.4f}" for name, values in by_origin.items())
     point = rows[demo.POINT]
 
-    done = run("demo", backend=backend, cwd=tmp_path)
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    temporary.mkdir()
+    done = run("demo", backend=backend, cwd=here, temporary=temporary)
 
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())  # the layout is free
@@ -74,7 +79,59 @@ def test_demo_prints_what_the_data_says(backend, tmp_path):
         _, dtype, encoding, size, bits = shown[name]
         assert dtype == demo.schema().column(name).dtype
         assert encoding.isalpha() and int(size.replace(",", "")) > 0 and float(bits) > 0
-    assert not list(tmp_path.iterdir())
+    check_the_file_part(text, rows)
+    assert not list(here.iterdir())
+    assert not list(temporary.iterdir()), "its files are gone"
+
+
+def check_the_file_part(text, rows):
+    text = text[text.index("In a file") :]
+    at_jfk = sum(1 for row in rows if row["origin"] == "JFK")
+    gusts = [float(row["wind_gust"]) for row in rows if row["origin"] == "LGA" and row["wind_gust"] != "NA"]
+    gusty = sum(gust > 40 for gust in gusts)
+    assert gusty > 0
+    for engine in demo.ENGINES:
+        assert text.count(f"{engine} engine: {len(rows):,} rows on the disk in ") == 1
+    for expected in (
+        f"transaction 1 deletes {at_jfk:,} rows, then fails: {len(rows):,} rows, all as before",
+        f"transaction 2 changes {gusty:,} and adds 1: {len(rows) + 1:,} rows",
+        f": {len(rows) + 1:,} rows, the same rows, counts and sums; fsck: ok",
+    ):
+        assert text.count(expected) == 2, expected
+
+
+@pytest.mark.parametrize("engine", demo.ENGINES)
+def test_the_demos_files_hold_what_it_says(engine, tmp_path):
+    rows = demo.weather()
+    path, out = str(tmp_path / "weather"), io.StringIO()
+    with snapdb.SnapDB(":memory:", demo.schema(), storage_type=engine) as db:
+        db.batch_insert(rows)
+        right = demo.ask(db)
+    before = demo._write(path, engine, rows, right, out)
+    with snapdb.SnapDB(path) as db:
+        assert db.storage_type == engine
+        assert demo.proof(db) == before
+        assert len(db) == len(rows) + 1
+        temperatures = [row["temp"] for row in rows if row["temp"] is not None] + [-40.0]
+        assert db.aggregate("temp", "sum") == math.fsum(temperatures)
+    assert demo._reopen(path, before, out)
+    assert demo._write(str(tmp_path / "other"), engine, rows, right._replace(freezing=-1), out) is None
+
+
+def test_demo_exits_with_1_when_a_file_answers_differently(monkeypatch):
+    monkeypatch.setattr(demo, "TIMINGS", 1)
+    reopen = demo._reopen
+
+    def damage(path, before, out):
+        with snapdb.SnapDB(path) as db:
+            db.delete(7)
+        return reopen(path, before, out)
+
+    monkeypatch.setattr(demo, "_reopen", damage)
+    out = io.StringIO()
+    assert demo.run(out) == 1
+    assert "Both engines give the same answers." in out.getvalue()
+    assert out.getvalue().count("the answers DIFFER; fsck: ok") == 2
 
 
 def test_demo_exits_with_1_when_the_engines_differ(monkeypatch):
@@ -128,6 +185,8 @@ def test_info_as_text(capsys):
         ("bench", "--rows", "abc"),
         ("bench", "--rounds", "x"),
         ("bench", "--only", "nobody"),
+        ("bench", "--commits", "0"),
+        ("bench", "--directory", "no such directory"),
     ],  # fmt: skip
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import SCHEMA, people, person
 
-from snapdb import _ext, errors
+from snapdb import _ext, errors, rowstore
 from snapdb.columnar import ColumnarTable
 from snapdb.constraints import UniqueKeys
 from snapdb.rowstore import RowTable
@@ -243,6 +243,41 @@ def test_what_fails_afterwards_is_undone(backend_name: str) -> None:
     assert handle.state() == before
 
 
+def test_an_interrupt_after_the_step_leaves_it_whole(backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log has by then happens, and what it has not does not."""
+    handle = Handle("row", backend_name)
+    handle.batch(people(300))
+    run = rowstore.run
+
+    def interrupted(*parts: Any) -> None:
+        run(*parts)
+        raise KeyboardInterrupt
+
+    writes: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
+        (lambda: handle.update([4], lambda _: {"age": 201}), lambda: handle.table.get(4)["age"] == 201),
+        (lambda: handle.update(list(range(200)), lambda _: {"age": 202}), lambda: handle.table.get(4)["age"] == 202),
+        (lambda: handle.remove([4]), lambda: handle.table.get(4) is None),
+        (lambda: handle.remove(list(range(10, 120))), lambda: handle.table.get(11) is None),
+        (lambda: handle.insert(new_person(1)), lambda: handle.table.get(300)["id"] == 100_001),
+        (lambda: handle.batch([new_person(i) for i in range(2, 9)]), lambda: handle.table.rows == 308),
+        (lambda: handle.compact(), lambda: handle.table.rows == 308 - 111),
+    ]
+    for open_ in (True, False):
+        before = handle.state()
+        if open_:
+            handle.begin()
+        for write, happened in writes:
+            with monkeypatch.context() as patch:
+                patch.setattr(rowstore, "run", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    write()
+            assert happened()
+            handle.state()
+        if open_:
+            handle.rollback()
+            assert handle.state() == before
+
+
 def test_firsts_come_before_and_thens_after(handle: Handle) -> None:
     table = handle.table
     told: list[Any] = []
@@ -333,7 +368,9 @@ def test_keys_that_are_read_inside_a_transaction(handle: Handle, read_first: boo
     assert handle.keys.memory_usage() == 0
     assert handle.state() == before
     handle.begin()
+    handle.remove([9])
     handle.keys.stale(handle.table)
+    handle.remove([5])
     handle.insert(new_person(7))
     handle.rollback()
     assert handle.state() == before

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import struct
+import threading
 import zlib
 from array import array
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Optional
 
 import pytest
@@ -267,6 +269,21 @@ def test_random_updates_keep_the_file_small() -> None:
     assert header == {"rows": 100_000, "live": 100_000}
 
 
+def test_groups_that_change_alike_do_not_come_due_together() -> None:
+    if "c" not in _ext.available():
+        pytest.skip("too slow without compiled kernels")
+    table, disk = created(PLAIN, "c")
+    table.extend(numbers(table, 100_000))
+    disk.checkpoint(table)
+    whole, span, most = disk.written, table.slabs.slab_rows * table.slabs.group_slabs, 0
+    for turn in range(40):
+        ids = [start + row for start in range(0, 100_000 - span, span) for row in range(turn * 20, turn * 20 + 20)]
+        table.apply([Change(idx, [(1, 0.5)]) for idx in ids])
+        disk.checkpoint(table)
+        most = max(most, disk.written)
+    assert whole / 8 < most < whole / 2
+
+
 def test_groups_without_a_live_row_leave_nothing(backend_name: str) -> None:
     table, disk = created(WIDE, backend_name, WIDE_PAGE)
     table.batch_insert([wide(i) for i in range(100)])
@@ -349,6 +366,48 @@ def test_a_batch_in_a_transaction_that_is_taken_back(backend_name: str) -> None:
     assert rows_of(opened(disk, header, WIDE, backend_name, WIDE_PAGE)) == {i: wide(i) for i in range(70)}
 
 
+def test_ids_of_a_batch_that_was_taken_back_are_given_out_again(backend_name: str) -> None:
+    table, disk = created(WIDE, backend_name, WIDE_PAGE)
+    table.batch_insert([wide(i) for i in range(5)])
+    table.begin()
+    bulk(table, disk, [wide(i) for i in range(100, 160)])
+    table.rollback()
+    table.batch_insert([wide(i) for i in range(5, 41)])
+    header = disk.checkpoint(table)
+    assert rows_of(opened(disk, header, WIDE, backend_name, WIDE_PAGE)) == {i: wide(i) for i in range(41)}
+
+
+def test_compact_writes_groups_whole(backend_name: str) -> None:
+    table, disk = created(WIDE, backend_name, WIDE_PAGE)
+    table.batch_insert([wide(i) for i in range(60)])
+    disk.checkpoint(table)
+    table.remove(range(29))  # the last group that stays is small, and full in the file
+    table.compact()
+    header = disk.checkpoint(table)
+    again = opened(disk, header, WIDE, backend_name, WIDE_PAGE)
+    assert list(again.verify()) == []
+    assert rows_of(again) == {i: wide(i + 29) for i in range(31)}
+
+
+@pytest.mark.parametrize("taken_back", [True, False])
+def test_a_compact_that_did_not_happen_writes_nothing(backend_name: str, taken_back: bool) -> None:
+    table, disk = created(WIDE, backend_name, WIDE_PAGE)
+    table.batch_insert([wide(i) for i in range(60)])
+    header = disk.checkpoint(table)
+    table = opened(disk, header, WIDE, backend_name, WIDE_PAGE)
+    table.update(59, {"s": "x"})
+    if taken_back:
+        table.begin()
+        table.compact()
+        table.rollback()
+    else:
+        with pytest.raises(ZeroDivisionError):
+            table.compact(first=[partial(divmod, 1, 0)])
+    header = disk.checkpoint(table)
+    assert 0 < disk.written < 1000
+    assert rows_of(opened(disk, header, WIDE, backend_name, WIDE_PAGE)) == rows_of(table)
+
+
 def test_a_frame_of_a_batch_is_not_trusted(backend_name: str) -> None:
     table, disk = created(WIDE, backend_name, WIDE_PAGE)
     table.batch_insert([wide(i) for i in range(15)])
@@ -359,7 +418,8 @@ def test_a_frame_of_a_batch_is_not_trusted(backend_name: str) -> None:
     for frame in (
         (first + 1, rows, stored), (first, rows + 1, stored), (first, rows - 1, stored), (first, 0, []),
         (first, -5, stored), (first, 1 << 60, stored), (first, rows, stored[1:]), (first, rows, reversed_),
-        (first, rows, no_piece), (0, rows, stored), (-1, rows, stored),
+        (first, rows, [(stored[0][0], stored[1][1]), *stored[1:]]), (first, rows, no_piece),
+        (0, rows, stored), (-1, rows, stored),
         (first, rows, [(key, stored[0][1]) for key, _ in stored]),
     ):  # fmt: skip
         again = opened(disk, header, WIDE, backend_name, WIDE_PAGE)
@@ -441,6 +501,12 @@ def test_a_damaged_group_is_named_and_the_others_answer(backend_name: str) -> No
                 again.get(0)
         with pytest.raises(errors.CorruptionError):
             again.update(4, {"s": "y"})
+        told: list[int] = []  # nothing is logged of what then cannot be done
+        with pytest.raises(errors.CorruptionError):
+            again.apply([Change(24, [(2, None)]), Change(4, [(2, None)])], first=[partial(told.append, 1)])
+        with pytest.raises(errors.CorruptionError):
+            again.remove([24, 4], first=[partial(told.append, 1)])
+        assert told == []
         with pytest.raises(errors.CorruptionError):
             list(again.items())
         assert again.get(24) == wide(24)
@@ -504,6 +570,17 @@ def test_two_rows_of_one_key_are_damage(backend_name: str) -> None:
     for _ in range(2):
         with pytest.raises(errors.CorruptionError, match="column 'k'.* 17"):
             keys.find(0, 3)
+
+
+def test_two_rows_of_one_key_far_apart(backend_name: str) -> None:
+    table = RowTable(Schema([ColumnDef("k", "i32", unique=True, not_null=False)]), backend=backend_name)
+    table.extend(table.stage_columns({"k": array("i", [*range(65536), 70000, 5])}))
+    with pytest.raises(errors.CorruptionError, match="two rows have 5"):
+        UniqueKeys(table.schema, table).find(0, 3)
+    table.update(65537, {"k": None})
+    table.update(9, {"k": None})
+    keys = UniqueKeys(table.schema, table)
+    assert (keys.find(0, 70000), keys.find(0, 9), len(keys.keys[0])) == (65536, None, 65536)
 
 
 # -- workloads ---------------------------------------------------------------
@@ -639,3 +716,38 @@ def test_people_of_every_type_through_patches(backend_name: str) -> None:
     again.update(2, {"score": 1.25})
     header = disk.checkpoint(again)
     assert rows_of(opened(disk, header, SCHEMA, backend_name)) == rows_of(again)
+
+
+def test_threads_that_ask_for_the_same_groups(backend_name: str) -> None:
+    table, disk = created(WIDE, backend_name, WIDE_PAGE)
+    table.batch_insert([wide(i) for i in range(300)])
+    header = disk.checkpoint(table)
+    again = opened(disk, header, WIDE, backend_name, WIDE_PAGE)
+    wrong: list[Any] = []
+    start = threading.Barrier(4)
+
+    def read(seed: int) -> None:
+        draw = random.Random(seed)
+        start.wait()
+        for _ in range(600):
+            idx = draw.randrange(300)
+            try:
+                if again.get(idx) != wide(idx):
+                    wrong.append(idx)
+                if seed == 0 and idx % 3 == 0:
+                    again.insert(wide(1000))
+                if seed == 1 and idx % 9 == 0:
+                    again.update(idx, wide(idx))
+            except BaseException as error:
+                wrong.append(error)
+                raise
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert list(again.verify()) == []
+    header = disk.checkpoint(again)
+    assert rows_of(opened(disk, header, WIDE, backend_name, WIDE_PAGE)) == rows_of(again)

@@ -687,6 +687,31 @@ def test_every_crash_leaves_a_prefix_with_all_that_was_acknowledged(durability: 
     assert states > 400
 
 
+def test_a_crash_and_a_damaged_newest_slot_never_show_an_older_state() -> None:
+    layer, history = RecordingLayer(), [{}]  # type: ignore[var-annotated]
+    layer.threads = False
+
+    def mark(toy: Toy, durable: bool) -> None:
+        history.append(dict(toy.rows))
+        layer.mark(len(history) - 1)
+
+    workload(layer, "full", mark)
+    disk, kept, answers = Disk(), 0, 0
+    for op in layer.log:
+        if op.kind == "mark":
+            kept = op.data
+            continue
+        disk.step(op)
+        for state in disk.states(0, random.Random(1)):
+            if PATH not in state.contents:
+                continue
+            newest = read_slots(RecordingLayer(state.contents).open(PATH, "r"))[0]
+            rows = reopened(flip(state.contents, PATH, SLOTS[newest.slot] + 30))
+            assert max(at for at, each in enumerate(history) if each == rows) >= kept
+            answers += 1
+    assert answers > 200
+
+
 def test_a_crash_during_recovery_is_harmless() -> None:
     base, rows = running(2)
     draw = random.Random(3)
@@ -815,6 +840,21 @@ def test_a_failed_flush_poisons_and_reopening_tells() -> None:
     toy.store.close()
     assert not [op for op in inner.log[writes:] if op.kind not in ("mark",)]
     assert make(inner).rows == {1: b"one"}
+
+
+def test_held_frames_stay_in_memory_where_the_disk_is_full(caplog: pytest.LogCaptureFixture) -> None:
+    layer = RecordingLayer()
+    toy = make(layer, "none")
+    toy.put(0, b"")
+    layer.space = sum(map(len, layer.contents().values()))
+    for key in range(350):
+        toy.put(key, bytes(10_000))
+    assert 2 <= len(caplog.records) <= 4 and toy.store.failed is None
+    with pytest.raises(StorageError):
+        toy.store.flush()
+    layer.space = None
+    toy.store.flush()
+    assert len(reopened(layer.contents())) == 350
 
 
 def test_a_full_disk_leaves_everything_usable() -> None:

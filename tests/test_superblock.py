@@ -82,7 +82,17 @@ def test_static_header_round_trip(uuid: bytes, compatible: int, read_only: int, 
     assert header.must_not_write == bool(read_only)
 
 
-@given(st.integers(0, 1), st.booleans(), B16, st.tuples(U64, U32, U64, U64, U32, U64))
+COUNT = st.integers(0, 1 << 60)  # of what is counted on from: more is refused
+
+
+@pytest.mark.parametrize("field", ["generation", "lsn", "epoch", "time"])
+def test_a_count_that_no_database_reaches_is_damage(field: str) -> None:
+    block = Superblock(0, True, bytes(16), 1, 0x4000, 99, 0, 1, 1, bytes(16), 0, 0x5000, 0x6000, 1)
+    assert Superblock.decode(block._replace(**{field: 1 << 60}).encode()) is not None
+    assert Superblock.decode(block._replace(**{field: (1 << 60) + 1}).encode()) is None
+
+
+@given(st.integers(0, 1), st.booleans(), B16, st.tuples(COUNT, U32, COUNT, COUNT, U32, COUNT))
 def test_superblock_round_trip(slot: int, clean: bool, uuid: bytes, numbers: tuple[int, ...]) -> None:
     generation, crc, lsn, epoch, frame, time = numbers
     block = Superblock(

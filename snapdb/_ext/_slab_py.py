@@ -230,8 +230,17 @@ class SlabTable(FileTable):
         if self._missing is not None:
             self._ask_open()
         idx = self.rows
-        self._write(idx, values, log)
-        self.rows = idx + 1
+        mark = None if log is None else log.mark()
+        live = self.live
+        try:
+            self._write(idx, values, log)
+            self.rows = idx + 1
+        except BaseException:  # an interrupt between the log and the table: the row is in both or in neither
+            if self.live != live:
+                self.rows = idx + 1
+            elif mark is not None and log.lsn > mark[0]:
+                log.rollback(mark)
+            raise
         return idx
 
     def _write(self, idx: int, values: list[Any], log: Any = None) -> None:

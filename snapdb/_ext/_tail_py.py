@@ -193,14 +193,24 @@ class RowPort:
         """Log a row and append it, under the lock."""
         idx = self.rows
         payload = _ID(idx) + self._codec.pack(values)
+        mark, count = log.mark(), tails[0].rows if tails else 0
         self._busy = True
         try:
             log.append(ROW, payload)
+            self._busy = False
+            if self.rows != idx:
+                raise RuntimeError("the table changed while a row was being logged")
+            return self._put(tails, values)
+        except BaseException:  # an interrupt between the log and the table: the row is in both or in neither
+            if self.rows == idx and log.lsn > mark[0]:
+                if all(tail.rows == count for tail in tails):
+                    log.rollback(mark)
+                else:
+                    waiting = [(tail, value) for tail, value in zip(tails, values) if tail.rows == count]
+                    self._put([tail for tail, _ in waiting], [value for _, value in waiting])
+            raise
         finally:
             self._busy = False
-        if self.rows != idx:
-            raise RuntimeError("the table changed while a row was being logged")
-        return self._put(tails, values)
 
     def amend(self, idx: int, values: Any) -> None:
         """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx): no such row."""

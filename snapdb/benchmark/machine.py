@@ -43,6 +43,21 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def file_system(directory: str) -> str:
+    """The kind of file system that a directory is on ("ext4", "tmpfs" …); "unknown" where the system does not say."""
+    try:
+        device = os.stat(directory).st_dev
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                mount, _, kind = line.partition(" - ")
+                major, minor = mount.split()[2].split(":")
+                if os.makedev(int(major), int(minor)) == device:
+                    return kind.split()[0]
+    except (OSError, ValueError, AttributeError):
+        pass
+    return "unknown"
+
+
 def facts() -> dict[str, Any]:
     """What the figures were measured on."""
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .files import FILE_TITLES, FILE_UNITS, SIZE
 from .workloads import MEMORY, REPORTED, TITLES, UNITS
 
 
@@ -68,6 +69,49 @@ def ratio_table(report: dict[str, Any], mine: str) -> str:
     return table(["", *(labels[one] for one in peers)], lines)
 
 
+def _files(found: dict[str, Any], rows: int) -> list[str]:
+    """The part of the report on tables in files: figures, and each engine against the others in one table."""
+    labels, ratios = found["labels"], found["ratios"]
+    system = found["file_system"]
+    about = f"Tables in files, on {system} (median of the rounds; open and reopen: a file of {rows:,} rows)"
+    if system == "tmpfs":
+        about += ". **tmpfs is memory: these figures say nothing of a disk**"
+    parts = [about, _file_figures(found)]
+    pairs = [
+        (mine, peer)
+        for mine in ("columnar", "row")
+        for peer in labels
+        if (mine, peer) not in ((mine, mine), ("row", "columnar"))  # the reverse of one that is there
+        and any(peer in engines.get(mine, {}) for engines in ratios.values())
+    ]
+    if pairs:
+        head = ["", *(f"{labels[mine]} / {labels[peer]}" for mine, peer in pairs)]
+        body = []
+        for name, engines in ratios.items():
+            shown = (engines.get(mine, {}).get(peer) for mine, peer in pairs)
+            body.append([FILE_TITLES[name], *(times(ratio) if ratio else "–" for ratio in shown)])
+        parts += ["Tables in files: times better than … (median of the rounds' ratios, smallest–largest)"]
+        parts += [table(head, body)]
+    return parts
+
+
+def _file_figures(found: dict[str, Any]) -> str:
+    names = list(found["labels"])
+    lines = []
+    for name, workload in found["workloads"].items():
+        taken = [workload["contenders"].get(one) for one in names]
+        if workload["unit"] == "ms":
+            cells = [_three(1000 / one["per_second"]) if one else "–" for one in taken]
+        else:
+            cells = [amount(one["per_second"]) if one else "–" for one in taken]
+        lines.append([f"{FILE_TITLES[name]} ({workload['unit']})", *cells])
+    sizes = found["sizes"]
+    if sizes:
+        cells = [_three(sizes[one] / 1e6) if one in sizes else "–" for one in names]
+        lines.append([f"{FILE_TITLES[SIZE]} ({FILE_UNITS[SIZE]})", *cells])
+    return table(["", *found["labels"].values()], lines)
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The whole report."""
     machine, backend = report["machine"], report["backend"]
@@ -79,13 +123,13 @@ def markdown(report: dict[str, Any]) -> str:
     )
     if report["skipped"]:
         about += f"\n\nNot installed: {', '.join(report['skipped'])}."
-    parts = [
-        about,
-        "Figures (median of the rounds)",
-        figures(report),
-    ]
+    parts = [about]
+    if report["workloads"] or "memory" in report:
+        parts += ["Figures (median of the rounds)", figures(report)]
     for mine in ("columnar", "row"):
         if mine in report["labels"] and len(report["labels"]) > 1 and report["ratios"]:
             title = f"{report['labels'][mine]}: times better than … (median of the rounds' ratios, smallest–largest)"
             parts += [title, ratio_table(report, mine)]
+    if "files" in report:
+        parts += _files(report["files"], report["rows"])
     return "\n\n".join(parts) + "\n"

@@ -5,21 +5,24 @@ A ratio is taken within a round; what is reported is the median of the rounds, w
 
 from __future__ import annotations
 
-import gc
-import statistics
-import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
-from . import machine, memory
+from . import files, machine, memory
 from . import rows as data
+from .file_peers import FILE_BY_NAME, FileContender
+from .files import FILE_NAMES
 from .peers import BY_NAME, OURS, Contender
+from .timing import engine_ratios, figure, rotated, seconds, spread
 from .workloads import BULK_INSERT, MEMORY, NAMES, READING, REPORTED, UNITS, Workload, check, expected, keys_for
 
 #: one timing lasts at least this long, where repeating the call can make it so
 LEAST_SECONDS = 0.02
 MOST_CALLS = 2_000
+COMMITS = 500
+#: stands for every workload of files
+FILES = "files"
 Note = Callable[[str], None]
 
 
@@ -32,22 +35,38 @@ class Plan(NamedTuple):
     workloads: tuple[str, ...]
     contenders: tuple[type[Contender], ...]
     skipped: tuple[str, ...] = ()  # labels of those whose libraries are not installed
+    file_workloads: tuple[str, ...] = ()
+    file_contenders: tuple[type[FileContender], ...] = ()
+    commits: int = COMMITS
+    directory: Optional[str] = None  # where the files are made; None: here
 
 
-def plan(rows: int, reads: int, rounds: int, only: Sequence[str] = ()) -> Plan:
-    """A plan for ``only`` these workloads and contenders (all, where none of a kind is named).
+def plan(
+    rows: int,
+    reads: int,
+    rounds: int,
+    only: Sequence[str] = (),
+    commits: int = COMMITS,
+    directory: Optional[str] = None,
+) -> Plan:
+    """A plan for ``only`` these workloads and contenders (all, where none of a kind is named); "files" stands for
+    the workloads of files.
 
     Contenders whose libraries are not installed are left out. Raises ValueError for an unknown name.
     """
-    unknown = [name for name in only if name not in NAMES and name not in BY_NAME]
+    known = (*NAMES, *FILE_NAMES, FILES, *BY_NAME)
+    unknown = [name for name in only if name not in known]
     if unknown:
-        known = ", ".join((*NAMES, *BY_NAME))
-        raise ValueError(f"unknown workload or contender {', '.join(unknown)}: use any of {known}")
-    workloads = tuple(name for name in NAMES if name in only) or NAMES
+        raise ValueError(f"unknown workload or contender {', '.join(unknown)}: use any of {', '.join(known)}")
+    workloads = tuple(name for name in NAMES if name in only)
+    in_files = tuple(name for name in FILE_NAMES if name in only or FILES in only)
+    if not workloads and not in_files:
+        workloads, in_files = NAMES, FILE_NAMES
     named = tuple(contender for name, contender in BY_NAME.items() if name in only) or tuple(BY_NAME.values())
     there = tuple(contender for contender in named if contender.available())
     skipped = tuple(contender.label for contender in named if contender not in there)
-    return Plan(rows, reads, rounds, workloads, there, skipped)
+    with_files = tuple(FILE_BY_NAME[one.name] for one in there if one.name in FILE_BY_NAME)
+    return Plan(rows, reads, rounds, workloads, there, skipped, in_files, with_files, commits, directory)
 
 
 def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
@@ -59,7 +78,7 @@ def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
     for contender in what.contenders:
         contender.prepare()
     timed: dict[str, Any] = {}
-    if any(name != MEMORY for name in what.workloads):
+    if set(what.workloads) - {MEMORY}:
         timed = _timings(what, say)
     report: dict[str, Any] = {
         "format": 1,
@@ -75,6 +94,9 @@ def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
     if MEMORY in what.workloads:
         report["memory"] = memory.measure_all([one.name for one in what.contenders], what.rows, say)
     report["ratios"] = ratios(report)
+    if what.file_workloads and what.file_contenders:
+        asked = (what.rows, what.commits, what.rounds, what.file_workloads, what.file_contenders, what.directory)
+        report[FILES] = files.run(files.FilePlan(*asked), say)
     return report
 
 
@@ -100,60 +122,47 @@ def _timings(what: Plan, say: Note) -> dict[str, dict[str, Any]]:
     return timed
 
 
-def _rotated(items: Sequence[Any], by: int) -> list[Any]:
-    by %= max(len(items), 1)
-    return [*items[by:], *items[:by]]
-
-
-def _seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-    gc.collect()
-    start = time.perf_counter()
-    result = call()
-    return time.perf_counter() - start, result
-
-
 def _bulk_inserts(
     contenders: Iterable[type[Contender]], rows: list[dict[str, Any]], rounds: int, say: Note
 ) -> tuple[list[Contender], dict[str, Any]]:
     """Load each contender: an untimed warm-up on a few rows, then ``rounds`` fresh stores; the last ones are kept."""
     order = list(contenders)
     kept: dict[str, Contender] = {}
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in order}
+    times: dict[str, list[float]] = {contender.name: [] for contender in order}
     for contender in order:
         contender(rows[:1000]).close()
     for number in range(max(rounds, 1)):
         say(f"bulk insert, round {number + 1}" if rounds else "loading")
-        for contender in _rotated(order, number):
+        for contender in rotated(order, number):
             previous = kept.pop(contender.name, None)
             if previous is not None:
                 previous.close()
                 del previous
-            taken, kept[contender.name] = _seconds(partial(contender, rows))
-            seconds[contender.name].append(taken)
-    figures = {name: _figure(taken, len(rows), 1) for name, taken in seconds.items()}
+            taken, kept[contender.name] = seconds(partial(contender, rows))
+            times[contender.name].append(taken)
+    figures = {name: figure(taken, len(rows), 1) for name, taken in times.items()}
     return [kept[contender.name] for contender in order], figures
 
 
 def _reading(workload: Workload, stores: list[Contender], keys: list[int], right: Any, what: Plan) -> dict[str, Any]:
     """Time one workload; a first call of each contender warms it up, is checked and says how often to repeat."""
     calls: dict[str, int] = {}
-    seconds: dict[str, list[float]] = {store.name: [] for store in stores}
+    times: dict[str, list[float]] = {store.name: [] for store in stores}
     chosen = {store.name: keys_for(type(store), keys) for store in stores}
     for store in stores:
         store.before(workload.name)
-        _, answer = _seconds(partial(workload.run, store, chosen[store.name]))
+        _, answer = seconds(partial(workload.run, store, chosen[store.name]))
         check(store, workload.name, answer, right)
-        taken, _ = _seconds(partial(workload.run, store, chosen[store.name]))
+        taken, _ = seconds(partial(workload.run, store, chosen[store.name]))
         calls[store.name] = min(MOST_CALLS, max(1, int(LEAST_SECONDS / max(taken, 1e-9))))
     for number in range(what.rounds):
-        for store in _rotated(stores, number):
+        for store in rotated(stores, number):
             store.before(workload.name)
-            taken, _ = _seconds(_repeat(workload, store, chosen[store.name], calls[store.name]))
-            seconds[store.name].append(taken / calls[store.name])
+            taken, _ = seconds(_repeat(workload, store, chosen[store.name], calls[store.name]))
+            times[store.name].append(taken / calls[store.name])
     by_read = workload.unit == "ops/s"
     return {
-        name: _figure(taken, len(chosen[name]) if by_read else what.rows, calls[name])
-        for name, taken in seconds.items()
+        name: figure(taken, len(chosen[name]) if by_read else what.rows, calls[name]) for name, taken in times.items()
     }
 
 
@@ -167,30 +176,15 @@ def _repeat(workload: Workload, store: Contender, keys: list[int], calls: int) -
     return repeat
 
 
-def _figure(seconds: list[float], items: int, calls: int) -> dict[str, Any]:
-    """Per-call seconds of each round, what one call handles, and the median rate."""
-    return {
-        "seconds": seconds,
-        "items": items,
-        "calls": calls,
-        "per_second": items / statistics.median(seconds) if seconds else None,
-    }
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
 def ratios(report: dict[str, Any]) -> dict[str, Any]:
     """Workload → our engine → peer → how many times better ours is (more per second; fewer bytes)."""
     result: dict[str, Any] = {}
     for name, workload in report["workloads"].items():
-        result[name] = _workload_ratios(workload["contenders"])
+        result[name] = engine_ratios(workload["contenders"], OURS)
     held = report.get("memory", {}).get("contenders", {})
     if held:
-        result[MEMORY] = _memory_ratios({name: figure["bytes"] for name, figure in held.items()})
-        result[REPORTED] = _memory_ratios({name: figure["reported"] for name, figure in held.items()})
+        result[MEMORY] = _memory_ratios({name: one["bytes"] for name, one in held.items()})
+        result[REPORTED] = _memory_ratios({name: one["reported"] for name, one in held.items()})
     return result
 
 
@@ -201,17 +195,3 @@ def _memory_ratios(held: dict[str, Any]) -> dict[str, Any]:
         for mine in OURS
         if mine in known
     }
-
-
-def _workload_ratios(figures: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for mine in OURS:
-        if mine not in figures:
-            continue
-        own = [taken / figures[mine]["items"] for taken in figures[mine]["seconds"]]
-        result[mine] = {}
-        for peer, figure in figures.items():
-            if peer != mine:
-                theirs = [taken / figure["items"] for taken in figure["seconds"]]
-                result[mine][peer] = spread([their / our for their, our in zip(theirs, own)])
-    return result

@@ -5,6 +5,7 @@ Nothing on disk refers to it before the superblock does; where anything fails be
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple, Optional
 
 from ..errors import CorruptionError
@@ -15,7 +16,7 @@ from .recovery import read_root
 from .space import Space
 from .superblock import PAGE, Superblock
 
-__all__ = ["Draft", "Places", "Written", "build_space", "places", "root_place", "shorten", "write_root"]
+__all__ = ["Draft", "Places", "Written", "build_space", "places", "plain", "root_place", "write_root"]
 
 Places = set[tuple[int, int]]  # extents (offset, size)
 
@@ -23,6 +24,12 @@ Places = set[tuple[int, int]]  # extents (offset, size)
 def places(entry: Optional[Entry]) -> Places:
     """The extents that an entry's pieces are in."""
     return set() if entry is None else {piece.ref[:2] for piece in entry.pieces if piece.ref is not None}
+
+
+def plain(header: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a header as it will be read back."""
+    copy: dict[str, Any] = json.loads(json.dumps(header, allow_nan=False))
+    return copy
 
 
 def write_root(extents: Extents, root: Root, generation: int) -> Ref:
@@ -83,7 +90,7 @@ class Draft:
             top, entries = change.top, entries + change.added
         for entry in changes.values():  # pieces may have moved from one key to another
             released -= places(entry)
-        new = Root(header, top, entries)
+        new = Root(plain(header), top, entries)
         ref = write_root(self.extents, new, self.generation)
         self.made.add(ref[:2])
         return Written(new, ref, released)
@@ -127,18 +134,3 @@ def _older_reach(extents: Extents, block: Superblock) -> Places:
         return set(Tree(extents, read_root(extents, block).top).reachable())
     except CorruptionError:
         return set()
-
-
-def shorten(extents: Extents, size: int) -> bool:
-    """Cut the file to this size; False where a view of it is alive, or the platform cannot cut a mapped file."""
-    before, extents.length = extents.length, size
-    extents._map = extents._windows_of = None  # the next read makes a map of the new length
-    if not any(ended() is not None for ended in list(extents._windows.values())):
-        try:
-            extents.file.truncate(size)
-        except OSError:
-            pass  # mapped, on a platform where that matters: the file stays longer, which is legal
-        else:
-            return True
-    extents.length = before
-    return False

@@ -8,8 +8,10 @@ from it past the newer one.
 
 from __future__ import annotations
 
+import gc
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional
 
 from ..errors import CorruptionError
@@ -23,9 +25,10 @@ from .wal import HEADER, WalHeader, wal_path
 __all__ = ["BULK", "Frame", "LogFile", "State", "bulk_entries", "bulk_extents", "read_logs", "read_root", "recover"]
 
 BULK = 6  # the kind of a frame that names extents
-_FIRST, _LAST = 1, 2  # flags
+_FIRST, _LAST, _WHOLE = 1, 2, 3  # flags
 _CRC_BACK, _DURABLE_BACK = 40, 8  # from a frame's payload back to its CRC field and its durable LSN
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+_Raw = tuple[int, int, int, int, int, int]  # LSN, transaction, kind, flags, and where the payload begins and ends
 _HEAD, _PLACE, _BULK = struct.Struct("<I4x"), struct.Struct("<QQ"), struct.Struct("<QQI4x")
 
 
@@ -68,13 +71,6 @@ class LogFile(NamedTuple):
     there: bool
     data: bytes
     header: Optional[WalHeader]
-
-
-class _Logged(NamedTuple):
-    frame: Frame
-    first: bool
-    crc: int
-    durable: int
 
 
 def read_logs(layer: FileLayer, path: str, whole: bool = True) -> tuple[LogFile, LogFile]:
@@ -128,18 +124,30 @@ def recover(layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: 
         root = read_root(extents, blocks[1])
         block, others = blocks[1], []
     chain = _Chain(kernel, path, uuid, logs, block, newest)
-    chain.follow()
-    frames = chain.transactions(extents)
+    with _no_collections():
+        chain.follow()
+        frames, crc = chain.transactions(extents)
     older = others[0] if others and not _same_root(block, others[0]) else None
-    lsn, crc = (frames[-1].frame.lsn, frames[-1].crc) if frames else (block.lsn, block.frame_crc)
     return State(
-        block, root, older, [one.frame for one in frames], lsn, crc,
+        block, root, older, frames, frames[-1].lsn if frames else block.lsn, crc,
         generation=newest.generation,
         epoch=max([one.epoch for one in blocks] + [_epoch(log, uuid) for log in logs]),
         settled=not frames and _settled(blocks),
-        bulk={place for one in frames if one.frame.kind == BULK for place in bulk_extents(one.frame.payload)},
+        bulk={place for frame in frames if frame.kind == BULK for place in bulk_extents(frame.payload)},
         older_bulk=set() if older is None else _older_bulk(kernel, logs, older),
     )  # fmt: skip
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Hundreds of thousands of frames are made and none is garbage: looking for some takes three times as long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _settled(blocks: list[Superblock]) -> bool:
@@ -172,7 +180,7 @@ class _Chain:
         self.own, self.next = logs[block.epoch & 1], logs[(block.epoch + 1) & 1]
         self.lsn, self.crc = block.lsn, block.frame_crc
         self.known = max(block.lsn, newest.lsn)  # frames up to here were on stable storage
-        self.logged: list[_Logged] = []
+        self.parts: list[tuple[bytes, list[_Raw]]] = []  # of each log file the bytes and the frames in them
 
     def follow(self) -> None:
         """Collect the frames. CorruptionError where one is missing that must have been there."""
@@ -253,37 +261,45 @@ class _Chain:
     def _scan(self, log: LogFile, salt: bytes, epoch: int) -> int:
         """Collect the frames of one file; where the next one would be."""
         frames, end, crc = self.kernel.scan(log.data, salt, epoch, self.lsn, self.crc)
-        view = memoryview(log.data)
-        for lsn, transaction, kind, flags, begin, stop in frames:
-            frame = Frame(lsn, transaction, kind, view[begin:stop], bool(flags & _LAST))
-            crc_field = _U32.unpack_from(log.data, begin - _CRC_BACK)[0]
-            durable = _U64.unpack_from(log.data, begin - _DURABLE_BACK)[0]
-            self.logged.append(_Logged(frame, bool(flags & _FIRST), crc_field, durable))
-            self.known = max(self.known, durable)
         if frames:
             self.lsn, self.crc = frames[-1][0], crc
+            # no frame says less than the one before it: rolling back to a mark lowers what is said to below that mark
+            self.known = max(self.known, _U64.unpack_from(log.data, frames[-1][4] - _DURABLE_BACK)[0])
+            self.parts.append((log.data, frames))
         return int(end)
 
     # -- whole transactions ------------------------------------------------------
-    def transactions(self, extents: Extents) -> list[_Logged]:
-        """The frames of whole transactions whose extents are there, up to the first that is torn. CorruptionError."""
-        kept: list[_Logged] = []
-        group: list[_Logged] = []
-        for one in self.logged:
-            if one.first:
-                group = []
-            group.append(one)
-            if not one.frame.last:
-                continue
-            for each in group:
-                if each.frame.kind == BULK and not self._extents_there(extents, each.frame):
-                    return kept
-            kept += group
-            group = []
-        return kept
+    def transactions(self, extents: Extents) -> tuple[list[Frame], int]:
+        """The frames of whole transactions whose extents are there, up to the first that is torn, and the CRC field of
+        the last of them. CorruptionError.
+        """
+        kept: list[Frame] = []
+        group: list[Frame] = []
+        crc, new = self.block.frame_crc, tuple.__new__
+        for data, frames in self.parts:
+            view = memoryview(data)
+            at = 0
+            for lsn, transaction, kind, flags, begin, end in frames:
+                frame = new(Frame, (lsn, transaction, kind, view[begin:end], flags > 1))
+                if flags == _WHOLE and kind != BULK:  # by far the most
+                    kept.append(frame)
+                    at = begin
+                    continue
+                if flags & _FIRST:
+                    group = []
+                group.append(frame)
+                if flags & _LAST:
+                    if not all(self._extents_there(extents, one) for one in group):
+                        return kept, _crc_of(data, at, crc)
+                    kept += group
+                    at = begin
+            crc = _crc_of(data, at, crc)
+        return kept, crc
 
     def _extents_there(self, extents: Extents, frame: Frame) -> bool:
         """Whether all that a frame names verifies. Where it must, because it was on stable storage, CorruptionError."""
+        if frame.kind != BULK:
+            return True
         try:
             for _, entry in bulk_entries(frame.payload, extents.path):
                 for piece in entry.pieces:
@@ -294,6 +310,11 @@ class _Chain:
                 raise
             return False
         return True
+
+
+def _crc_of(data: bytes, begin: int, otherwise: int) -> int:
+    """The CRC field of the frame whose payload begins here; 0: of none."""
+    return int(_U32.unpack_from(data, begin - _CRC_BACK)[0]) if begin else otherwise
 
 
 def _older_bulk(kernel: Any, logs: tuple[LogFile, LogFile], block: Superblock) -> set[tuple[int, int]]:

@@ -22,10 +22,11 @@ from ..errors import ClosedError, DurabilityError, InternalError, NotSupportedEr
 from ..pieces import Entry, Ref
 from . import creation, lock
 from .catalog import Root, Tree
-from .checkpoint import Draft, Places, Written, build_space, places, root_place, shorten
+from .checkpoint import Draft, Places, Written, build_space, places, plain, root_place
 from .extents import Extents
 from .layer import File, FileLayer
 from .recovery import Frame, LogFile, State, read_logs, recover
+from .shrinking import shrink
 from .space import Space
 from .superblock import PAGE, PREAMBLE, StaticHeader, Superblock, read_static, write_holder, write_slot
 from .wal import Mark, Wal, WalHeader, refused
@@ -85,6 +86,7 @@ class Store:
     carry out and then to ``checkpoint()``; ``unclean``: that checkpoint is needed before anything is written.
     ``failed``: why nothing can be done any more. ``full()`` is called where the log is past its limit,
     ``broken(error)`` where stable storage failed. ``bulk_bytes``: written by ``write`` since the last checkpoint.
+    ``generation``: that of the newest superblock.
     """
 
     def __init__(self, path: str, options: Options, claim: lock.Claim, static: StaticHeader, mapped: bool) -> None:
@@ -142,7 +144,7 @@ class Store:
         self.block = state.block
         self.root = state.root
         self.tree = Tree(self.extents, state.root.top)
-        self._generation, self._epoch = state.generation, state.epoch
+        self.generation, self._epoch = state.generation, state.epoch
         self.bulk = set(state.bulk)
         self._older, self._older_bulk = state.older, state.older_bulk  # what the other slot reaches
         self._lsn, self._crc = state.lsn, state.crc
@@ -167,11 +169,6 @@ class Store:
     def header(self) -> dict[str, Any]:
         """The table's header as of the last checkpoint."""
         return self.root.header
-
-    @property
-    def generation(self) -> int:
-        """That of the newest superblock."""
-        return self._generation
 
     @property
     def log(self) -> Any:
@@ -215,7 +212,7 @@ class Store:
             "live_bytes": (space.high_water if self._spaced else block.high_water) - PREAMBLE - spare,
             "free_bytes": spare,
             "last_checkpoint": _moment(block.time),
-            "generation": self._generation,
+            "generation": self.generation,
             "lsn": self._lsn if log is None else log.lsn,
             "durable_lsn": self._lsn if log is None else log.durable_lsn,
         }
@@ -290,11 +287,11 @@ class Store:
     # -- superblocks ---------------------------------------------------------------------
     def _write_block(self, block: Superblock) -> None:
         """Write a superblock to the slot that is not the newest, on stable storage. Whatever fails here poisons."""
-        block = block._replace(slot=1 - self.block.slot, generation=self._generation + 1, time=time.time_ns() // 1000)
+        block = block._replace(slot=1 - self.block.slot, generation=self.generation + 1, time=time.time_ns() // 1000)
         try:
             write_slot(self.file, block)
             self.file.sync()
-            self.block, self._generation = block, block.generation
+            self.block, self.generation = block, block.generation
         except BaseException as error:
             problem = self.poison(error)
             if not isinstance(error, OSError):
@@ -347,7 +344,7 @@ class Store:
         """
         self.usable()
         self._ensure_space()
-        draft = Draft(self.extents, self._generation + 1)
+        draft = Draft(self.extents, self.generation + 1)
         try:
             stored = draft.entry(key, entry)
         except BaseException as error:
@@ -381,7 +378,7 @@ class Store:
         if wal.started:
             wal.sync()
         self._ensure_space()
-        draft = Draft(self.extents, self._generation + 1)
+        draft = Draft(self.extents, self.generation + 1)
         try:
             stored = [(key, None if entry is None else draft.entry(key, entry)) for key, entry in changes]
             if not stored and not self.bulk and not self.unclean and self._is_saved(header):
@@ -394,12 +391,12 @@ class Store:
                 raise refused(error, f"the checkpoint of {self.path} failed, nothing is lost") from error
             raise
         unused = self._unused_bulk(changed)
-        self._sync_draft(draft)
-        self._publish(written, unused)
+        self.sync_draft(draft)
+        self.publish(written, unused)
         return stored
 
     def _is_saved(self, header: dict[str, Any]) -> bool:
-        return header == self.root.header and self._wal().log.lsn == self.block.lsn
+        return plain(header) == self.root.header and self._wal().log.lsn == self.block.lsn
 
     def _unused_bulk(self, changed: dict[int, Optional[Entry]]) -> Places:
         """Extents of the epoch's bulk frames that no entry refers to any more; the older slot's log names them."""
@@ -408,7 +405,8 @@ class Store:
             unused -= places(entry)
         return unused
 
-    def _sync_draft(self, draft: Draft) -> None:
+    def sync_draft(self, draft: Draft) -> None:
+        """What was written is on stable storage, or the store is of no further use."""
         try:
             self.file.sync()
         except OSError as error:
@@ -417,7 +415,7 @@ class Store:
             draft.forget()
             raise
 
-    def _publish(self, written: Written, unused: Places) -> None:
+    def publish(self, written: Written, unused: Places) -> None:
         """The superblock, and from there on no way back: whatever fails poisons."""
         wal = self._wal()
         try:
@@ -539,59 +537,16 @@ class Store:
         self._held.release(forked)
 
     def shrink(self) -> int:
-        """Give free space at the end of the file back to the file system; how many bytes. Entries stay where they are;
-        nodes behind the last of them are moved. Nothing where a view of the file is alive, or the log is not folded in.
-        StorageError, DurabilityError.
+        """Give free space at the end of the file back to the file system; how many bytes. Entries stay where they are.
+        Nothing where a view of the file is alive, or the log is not folded in. StorageError, DurabilityError.
         """
         self.usable()
         if self._wal().log.lsn != self.block.lsn:
             return 0
         self._ensure_space()
-        before = self.file.size()
-        self._repeat_block()  # the older root is gone: what waited is free
-        if self._catalog_is_last():
-            self._rewrite_catalog()
-            self._repeat_block()
-        if self.extents.space.high_water >= before:
-            return 0
-        self._repeat_block()  # now no slot says more than will be there
-        self._repeat_block()
-        if not shorten(self.extents, self.extents.space.high_water):
-            return 0
-        try:
-            self.file.sync()
-        except OSError as error:
-            raise self.poison(error) from error
-        return before - self.file.size()
+        return shrink(self)
 
-    def _catalog_is_last(self) -> bool:
-        """Whether only nodes and the root are behind a part of the file that is free and has room for them."""
-        last = max([PREAMBLE, *(extent + size for _, one in self.tree.items() for extent, size in places(one))])
-        space = self.extents.space
-        last = max([last, *(extent + size for extent, size in self.bulk)])
-        behind = sum(size for start, size in space.free if start >= last)
-        catalog = space.high_water - last - behind
-        return catalog < space.free_bytes
-
-    def _rewrite_catalog(self) -> None:
-        """The same entries and header, in new nodes and a new root."""
-        draft = Draft(self.extents, self._generation + 1)
-        try:
-            fresh = draft.tree(
-                Tree(self.extents, None), self.root._replace(entries=0), self.header, dict(self.tree.items())
-            )
-        except BaseException as error:
-            draft.forget()
-            if isinstance(error, OSError):
-                raise refused(error, f"{self.path} has no room, nothing is lost") from error
-            raise
-        self._sync_draft(draft)
-        nodes = set(self.tree.reachable())
-        for _, entry in self.tree.items():
-            nodes -= places(entry)
-        self._publish(fresh._replace(released=nodes), set())
-
-    def _repeat_block(self) -> None:
+    def repeat_block(self) -> None:
         """The same root in the other slot too."""
         high_water = self.extents.space.high_water
         self._write_block(self.block._replace(high_water=high_water, file_length=high_water))

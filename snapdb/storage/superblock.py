@@ -26,6 +26,7 @@ STATIC = (0x0000, 0x2000)  # the static header's copies A and B
 SLOTS = (0x1000, 0x3000)  # superblock slots 0 and 1
 ROOT_LIMIT = 64 << 20  # bytes of a root that a reader is ready to hold
 MAX_OFFSET = (1 << 63) - 1  # of a byte in a file, on every platform
+MOST = 1 << 60  # a generation, LSN, epoch or time that no database reaches: more is damage
 
 _HOLDER_AT, _HOLDER_BYTES = 4032, 64
 _STATIC_CRC_AT = 4028
@@ -210,6 +211,7 @@ class Superblock(NamedTuple):
             and not (self.root_at | self.high_water | self.file_length) % PAGE
             and self.root_bytes <= ROOT_LIMIT
             and end < self.high_water <= self.file_length <= MAX_OFFSET
+            and max(self.generation, self.lsn, self.epoch, self.time) <= MOST  # there must be room to count on
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from ..errors import DurabilityError, StorageError
 from .layer import File, FileLayer, failure
+from .superblock import MOST
 
 __all__ = ["COMMIT", "HEADER", "Wal", "WalHeader", "refused", "wal_path"]
 
@@ -67,7 +68,8 @@ class WalHeader(NamedTuple):
         if len(data) < HEADER or data[:4] != b"SNWL" or zlib.crc32(data[:60]) != _CRC.unpack_from(data, 60)[0]:
             return None
         _, version, _, *fields = _FIELDS.unpack_from(data)
-        return cls(*fields) if version == 1 else None
+        header = cls(*fields)
+        return header if version == 1 and max(header.epoch, header.first) <= MOST else None
 
 
 class Owner(Protocol):
@@ -107,6 +109,7 @@ class Wal:
         self.epoch = -1
         self._owner: Owner = weakref.proxy(owner)
         self._due = limit  # at which position a checkpoint is
+        self._flush_at = _HELD  # at which position held frames are written, at durability "none"
         self._files: dict[int, File] = {}
         self._base = lsn  # frames up to here are in a file, whatever is held
         self._mark: Optional[Mark] = None  # where the transaction began
@@ -135,6 +138,8 @@ class Wal:
 
     def create(self, header: WalHeader) -> None:
         """Make both files, synced by content and name, and start this epoch. OSError: nothing is there that matters."""
+        self.discard()
+        self._sync_names()  # no log may outlive its database: whoever made or renamed that may have died before this
         older = WalHeader(header.uuid, header.epoch - 1, header.first, header.link, os.urandom(16))
         for one in (header, older):
             file = self._open(wal_path(self.path, one.epoch))
@@ -170,7 +175,7 @@ class Wal:
             self.log.start(header.salt, header.epoch, header.first - 1, header.link, room, fd)
             self._base = self.log.durable_lsn = header.first - 1
             self._unsynced_since = None
-            self._due = self.limit
+            self._due, self._flush_at = self.limit, self.log.written + _HELD
             self._set_threshold()
 
     def switch(self, header: WalHeader) -> None:
@@ -199,7 +204,7 @@ class Wal:
         self.layer.sync_dir(self.path)
 
     def discard(self) -> None:
-        """Close files that could not all be made."""
+        """Close files that could not all be made, or of which nothing came."""
         self._close_files(False)
 
     def close(self, abandon: bool = False) -> None:
@@ -276,12 +281,27 @@ class Wal:
             self.sync()
         elif self.durability == "normal":
             self._flush_soon()
-        elif log.position - log.written >= _HELD:
-            self._owner.usable()
-            log.flush()
-            self._set_threshold()
+        elif log.position >= self._flush_at:
+            self._flush_held()
         if log.position > self._due:
             self._long()
+
+    def _flush_held(self) -> None:
+        """Give the system what was held. The change that led here is done: a refusal is no error of its."""
+        self._owner.usable()
+        try:
+            self.log.flush()
+        except StorageError as error:
+            self._warn("the log of %s is kept in memory: %s", error)
+            self._flush_at = self.log.position + _HELD
+        else:
+            self._flush_at = self.log.written + _HELD
+        self._set_threshold()
+
+    def _warn(self, text: str, error: BaseException) -> None:
+        import logging  # not at the top: it is slow to load
+
+        logging.getLogger("snapdb").warning(text, self.path, error)
 
     def _long(self) -> None:
         problem: Optional[StorageError] = None
@@ -294,23 +314,21 @@ class Wal:
             self._due = log.position + max(self.limit // 4, _HELD)
             self._set_threshold()
             if problem is not None:
-                import logging  # not at the top: it is slow to load
-
-                logging.getLogger("snapdb").warning("the checkpoint of %s is put off: %s", self.path, problem)
+                self._warn("the checkpoint of %s is put off: %s", problem)
 
     def _set_threshold(self) -> None:
         """At which position the log calls ``settle`` by itself."""
-        log = self.log
-        log.threshold = min(self._due, log.written + _HELD) if self.durability == "none" else self._due
+        self.log.threshold = min(self._due, self._flush_at) if self.durability == "none" else self._due
 
     def sync(self) -> None:
-        """Everything logged so far, but for a running transaction, is on stable storage. DurabilityError, StorageError."""
+        """All that was logged, but for a running transaction, is on stable storage. DurabilityError, StorageError."""
         with self.lock:
             self._owner.usable()
             if not self.started:
                 return
             if not self.log.inner:
                 self.log.flush()
+                self._flush_at = self.log.written + _HELD
                 self._set_threshold()
             self._force()
 

@@ -74,22 +74,25 @@ class Session:
         self.path = path
         self.layer = layer
         self.commits = list(commits)
+        self._handles: list[SnapDB] = []
 
     def open(self, *args: Any, **options: Any) -> SnapDB:
-        """``SnapDB(session.path, …)`` on the recorded file system. What it shows is settled. Mismatch where that is not
-        what it must show.
+        """``SnapDB(session.path, …)`` on the recorded file system. What it shows is settled (but where a crash came between
+        a database's making, that is its first commit's doing). Mismatch where that is not what it must show.
         """
         begun = len(self.layer.log)
+        created = not _there(self.path, self.layer)
         with using(self.layer):
             db = SnapDB(self.path, *args, **options)
+        self._handles.append(db)
         rows = dict(db)
         least, last = window(self.commits, begun, False)
         allowed = [commit.rows for commit in self.commits[least : last + 1]]
         if rows not in allowed and not (None in allowed and not rows):
-            db.close()
             raise Mismatch(f"opened with {rows}, not with {allowed}")
         now = len(self.layer.log)
-        self.commits.append(Commit(rows, begun, now, now))
+        unmade = not created and self.commits[window(self.commits, begun, True)[0]].rows is None
+        self.commits.append(Commit(rows, begun, now, None if unmade else now))
         return db
 
     @contextmanager
@@ -133,6 +136,11 @@ class Session:
         """What ``kill -9`` does: the handle goes without another write. The workload may open the database again."""
         db._abandon()
 
+    def end(self) -> None:
+        """Let go of every handle that is still open, without another write."""
+        for db in self._handles:
+            db._abandon()
+
 
 def window(commits: Sequence[Commit], point: int, power: bool) -> tuple[int, int]:
     """The least and the last commit that a database may show after a crash at this point; ``power``: of all, not only
@@ -172,8 +180,11 @@ def record(workload: Workload, path: str = PATH, **layer: Any) -> Recording:
     files = RecordingLayer(**layer)
     files.threads = False
     session = Session(files, path)
-    with using(files):
-        workload(session)
+    try:
+        with using(files):
+            workload(session)
+    finally:
+        session.end()
     return Recording(list(files.log), session.commits, path, layer)
 
 
@@ -186,11 +197,14 @@ class _Found(NamedTuple):
 
 
 class _Run:
-    def __init__(self, recording: Recording, random_states: int, double_share: float, second: Workload) -> None:
+    def __init__(
+        self, recording: Recording, random_states: int, double_share: float, second: Workload, first: bool
+    ) -> None:
         self.recording = recording
         self.random_states = random_states
         self.double_share = double_share
         self.second = second
+        self.first = first
         self.states = self.double = 0
         self.violations: list[Violation] = []
         self.found: dict[int, _Found] = {}  # what each disk state showed, by the hash of it
@@ -201,7 +215,7 @@ class _Run:
     def point(self, point: int, disk: Disk, draw: random.Random, limit: Optional[int]) -> bool:
         """Every state of a crash here; False where the limit is reached."""
         for state in disk.states(self.random_states, draw):
-            if limit is not None and self.states >= limit:
+            if (limit is not None and self.states >= limit) or (self.first and self.violations):
                 return False
             self.check(point, state, disk, draw)
         return True
@@ -258,6 +272,8 @@ class _Run:
                 problem = f"cannot go on: {type(error).__name__}: {error}"
                 self.violations.append(Violation(point, state.variant, problem))
                 return
+            finally:
+                session.end()
         shown: dict[int, _Found] = {}
         for number, op in enumerate(list(layer.log), 1):
             disk.step(op)
@@ -324,14 +340,16 @@ def run(
     points: Optional[Iterable[int]] = None,
     limit: Optional[int] = None,
     second: Workload = again,
+    first: bool = False,
 ) -> Report:
     """Open the crash states of a recording.
 
     ``random_states`` per crash point beside the systematic ones, drawn from ``seed``; ``double_share`` of the states are
     recovered under record, worked with by ``second`` and crashed again; ``points``: only crashes after these operations,
-    counted from 1 (each draws for itself, so that one can be repeated); ``limit`` stops after so many states.
+    counted from 1 (each draws for itself, so that one can be repeated); ``limit`` stops after so many states, ``first`` at
+    the first violation.
     """
-    found = _Run(recording, random_states, double_share, second)
+    found = _Run(recording, random_states, double_share, second, first)
     wanted = None if points is None else set(points)
     disk = Disk()
     for point, op in enumerate(recording.log, 1):

@@ -1,0 +1,81 @@
+"""Giving the free end of a file back. Entries stay where they are, for others know their places; nodes can move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .catalog import Tree
+from .checkpoint import Draft, places
+from .superblock import PREAMBLE
+from .wal import refused
+
+if TYPE_CHECKING:
+    from .extents import Extents
+    from .store import Store
+
+__all__ = ["shrink"]
+
+
+def shrink(store: Store) -> int:
+    """Cut the file to what is in use; how many bytes that gave back. StorageError, DurabilityError."""
+    before = store.file.size()
+    store.repeat_block()  # the older root is gone: what waited is free
+    if _catalog_is_last(store):
+        _rewrite_catalog(store)
+        store.repeat_block()
+    end = store.extents.space.high_water
+    if end >= before:
+        return 0
+    store.repeat_block()  # no slot may say more than will be there
+    store.repeat_block()
+    if not _shorten(store.extents, end):
+        return 0
+    try:
+        store.file.sync()
+    except OSError as error:
+        raise store.poison(error) from error
+    return before - end
+
+
+def _catalog_is_last(store: Store) -> bool:
+    """Whether only nodes and the root are behind a part of the file that is free and has room for them."""
+    used = set(store.bulk)
+    for _, entry in store.tree.items():
+        used |= places(entry)
+    last = max((offset + size for offset, size in used), default=PREAMBLE)
+    space = store.extents.space
+    behind = sum(size for start, size in space.free if start >= last)
+    return space.high_water - last - behind < space.free_bytes
+
+
+def _rewrite_catalog(store: Store) -> None:
+    """The same entries and header, in new nodes below a new root."""
+    draft = Draft(store.extents, store.generation + 1)
+    entries = dict(store.tree.items())
+    nodes = set(store.tree.reachable())
+    try:
+        written = draft.tree(Tree(store.extents, None), store.root._replace(entries=0), store.header, dict(entries))
+    except BaseException as error:
+        draft.forget()
+        if isinstance(error, OSError):
+            raise refused(error, f"{store.path} has no room, nothing is lost") from error
+        raise
+    store.sync_draft(draft)
+    for entry in entries.values():
+        nodes -= places(entry)
+    store.publish(written._replace(released=nodes), set())
+
+
+def _shorten(extents: Extents, size: int) -> bool:
+    """Cut the file to this size; False where a view of it is alive, or the platform cannot cut a mapped file."""
+    before, extents.length = extents.length, size
+    extents._map = extents._windows_of = None  # the next read makes a map of the new length
+    if not any(ended() is not None for ended in list(extents._windows.values())):
+        try:
+            extents.file.truncate(size)
+        except OSError:
+            pass  # mapped, on a platform where that matters: the file stays longer, which is legal
+        else:
+            return True
+    extents.length = before
+    return False
