@@ -255,6 +255,7 @@ class Column:
         self.parts[:] = [(None, self.new_buffer())]
         self.zones[:] = [None]
         self.overlays.clear()
+        self.updates.clear()
         self._flat = None
 
     # -- sequence ----------------------------------------------------------

@@ -151,6 +151,12 @@ class SnapDB:
         kernel = _ext.backend(_ext.BACKEND).wal
         return Opening(path, kernel, self.durability, self._read_only, timeout, self._mmap)
 
+    def _copy_opening(self, path: str) -> Opening:
+        """How a copy is written, whatever this handle may do."""
+        from .tablefile import Opening
+
+        return Opening(path, _ext.backend(_ext.BACKEND).wal, "normal", False, 0.0, self._mmap)
+
     def _create(self, opening: Opening, schema: Schema, page_size: int, storage_type: str, options: Any) -> None:
         from .tablefile import Store
 
@@ -159,7 +165,9 @@ class SnapDB:
         try:
             Store.create(opening.path, {**description, **table.header()}, opening.options)
         except FileExistsError:
-            pass  # somebody else was faster: open theirs
+            if not opening.layer.exists(opening.path):
+                raise  # a log is in the way
+            # somebody else was faster: open theirs
 
     def _load(self, store: Any, schema: Any, storage_type: Any, options: dict[str, Any]) -> None:
         """Build the table that the file describes."""
@@ -198,7 +206,10 @@ class SnapDB:
         kind = type(self)
         if kind.get is SnapDB.get:  # a subclass's own method stands
             self.get = self._engine.get  # type: ignore[method-assign]
-        if kind.insert is SnapDB.insert and not self._unique and not self._read_only:
+        direct = not self._unique and not self._read_only
+        if self._file is not None and any(column.type.is_variable for column in self.schema):
+            direct = False  # a row may be too long for the log, which insert() says better than the kernel
+        if kind.insert is SnapDB.insert and direct:
             self.insert = self._engine.insert  # type: ignore[method-assign]
 
     # -- lifecycle ---------------------------------------------------------
@@ -241,7 +252,7 @@ class SnapDB:
             self.__dict__.pop(name, None)
 
     def __enter__(self) -> SnapDB:
-        self._engine.contains(0)  # a closed database says so here
+        self._open_engine()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -260,7 +271,7 @@ class SnapDB:
 
     def is_columnar(self) -> bool:
         """Whether the table is stored by column."""
-        self._engine.contains(0)  # a closed database says so here
+        self._open_engine()
         return self.storage_type == "columnar"
 
     def transaction(self) -> Transaction:
@@ -277,8 +288,7 @@ class SnapDB:
 
         DurabilityError where the system cannot: the handle is then of no further use.
         """
-        engine = self._engine
-        engine.contains(0)
+        engine = self._open_engine()
         if self._file is not None and not self._read_only:
             with engine.lock:
                 self._outside("flush")
@@ -289,8 +299,7 @@ class SnapDB:
 
         StorageError where the disk is full: nothing is lost and the database goes on.
         """
-        engine = self._engine
-        engine.contains(0)
+        engine = self._open_engine()
         if self._file is not None:
             self._writable()
             with engine.writing():
@@ -301,11 +310,17 @@ class SnapDB:
         if self._transactions.is_open:
             raise TransactionError(f"{name}() inside a transaction: call it after the block")
 
+    def _open_engine(self) -> Any:
+        """The engine; ClosedError where the database is closed. Reads nothing."""
+        engine = self._engine
+        if isinstance(engine, _Absent):
+            engine.refuse()
+        return engine
+
     def _writable(self) -> Any:
         """The engine, for a write."""
-        engine = self._engine
+        engine = self._open_engine()
         if self._read_only:
-            engine.contains(0)  # a closed database says so first
             raise ReadOnlyError(f"{str(self.path)!r} was opened with read_only=True; open it again without to write")
         return engine
 
@@ -320,7 +335,13 @@ class SnapDB:
         """
         engine = self._writable()
         if not self._unique:
-            idx: int = engine.insert(row)
+            try:
+                idx: int = engine.insert(row)
+            except ValueError as error:
+                if isinstance(error, SnapDBError):
+                    raise
+                hint = "insert rows with such values by batch_insert()"
+                raise ValidationError(f"the row is too long for the log: {error}", hint=hint) from error
             return idx
         values = engine.codec.encode(row)
         with engine.writing():
@@ -365,7 +386,7 @@ class SnapDB:
         try:
             with self._journal.rows(before, staged) as step:
                 engine.extend(staged, [*keys, *step.then], step.first)
-        except BaseException:
+        except MemoryError:
             if self._unique and engine.rows == before:
                 self._unique.stale(engine)  # some of the keys may have entered before memory ran out
             raise
@@ -459,8 +480,7 @@ class SnapDB:
             with self._journal.compacted() as step:
                 freed: int = engine.compact([*keys, renumbered, *step.then], step.first)
             if file is not None:
-                file.checkpoint()
-                file.store.shrink()
+                _quietly(self, file.give_back)  # the rows are renumbered by now: what fails here only costs room
                 freed = max(0, before - file.bytes_on_disk())
         return freed
 
@@ -475,8 +495,7 @@ class SnapDB:
 
         from .tablefile import copy_table
 
-        engine = self._engine
-        engine.contains(0)
+        engine = self._open_engine()
         target = os.fsdecode(os.fspath(destination))
         with engine.writing():
             self._outside("backup")
@@ -487,7 +506,7 @@ class SnapDB:
             entries = file.entries() if file is not None and is_whole else engine.entries()
             description = _description(self.schema, self.page_size, self.storage_type, self._options)
             header = {**description, **engine.header(), "id_generation": engine.generation}
-            copy_table(self._opening(target), header, entries)
+            copy_table(self._copy_opening(target), header, entries)
         return Path(target)
 
     def fsck(self, full: bool = True) -> dict[str, Any]:
@@ -497,8 +516,7 @@ class SnapDB:
         Headers, superblocks, the catalog, free space and the log always; with ``full`` also every checksum, every row
         and every zone map.
         """
-        engine = self._engine
-        engine.contains(0)
+        engine = self._open_engine()
         with engine.writing():
             issues = [] if self._file is None else self._file.check(full)
             if full:
@@ -680,14 +698,15 @@ class _Absent:
         self.__dict__["message"] = message
         self.__dict__["error"] = error
 
-    def _refuse(self) -> NoReturn:
+    def refuse(self) -> NoReturn:
+        """Raise what everything asked of it raises."""
         raise self.__dict__["error"](self.__dict__["message"])
 
     def __getattr__(self, name: str) -> NoReturn:
-        self._refuse()
+        self.refuse()
 
     def __len__(self) -> int:
-        return self._refuse()
+        return self.refuse()
 
 
 def _make_table(schema: Schema, page_size: int, storage_type: str, options: Mapping[str, Any]) -> Any:
@@ -720,12 +739,17 @@ def _on_full(handle: Optional[SnapDB], due: bool = True) -> None:
     with engine.writing():
         if handle._transactions.is_open or handle._file is None or file.store.failed is not None:
             return
-        try:
-            file.checkpoint()
-        except (StorageError, MemoryError) as error:
-            import logging  # not at the top: it would be a third of the cost of importing SnapDB
+        _quietly(handle, file.checkpoint)
 
-            logging.getLogger("snapdb").warning("%s: the checkpoint failed, the log goes on: %s", handle.path, error)
+
+def _quietly(handle: SnapDB, work: Callable[[], None]) -> None:
+    """Do what a write has made due; where the disk is full the write stays and a later one tries again."""
+    try:
+        work()
+    except (StorageError, MemoryError) as error:
+        import logging  # not at the top: it would be a third of the cost of importing SnapDB
+
+        logging.getLogger("snapdb").warning("%s: the checkpoint failed, the log goes on: %s", handle.path, error)
 
 
 def _on_broken(handle: Optional[SnapDB], error: BaseException) -> None:

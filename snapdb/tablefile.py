@@ -156,6 +156,16 @@ class TableFile:
         figures = self.store.statistics()
         return int(figures["file_bytes"]) + int(figures["wal_bytes"])
 
+    def give_back(self) -> None:
+        """After a compaction: fold it in and cut the file where most of it is free. StorageError."""
+        self.checkpoint()
+        self.store.shrink()
+        figures = self.store.statistics()
+        if figures["free_bytes"] * 4 > figures["file_bytes"]:
+            # the new copy went behind the old one: a second copy has room in front of it
+            self.table.saved(self.store.checkpoint(self.header(), self.entries()))
+            self.store.shrink()
+
     def wants_checkpoint(self) -> bool:
         """Whether large batches have made one due."""
         return self.store.bulk_bytes >= BULK_SINCE_CHECKPOINT

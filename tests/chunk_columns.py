@@ -99,6 +99,7 @@ def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
     few = [chance.choice([b"active", b"", b"idle", "é€".encode(), b"z" * 40]) for _ in range(2 * N)]
     unique = [b"%06d" % chance.randrange(10**6) + b"x" * (i % 5) for i in range(2 * N)]
     many = [b"value %d" % chance.randrange(400) for _ in range(2 * N)]
+    top = "\U0010ffff".encode() if code == c.STR else b"\xff"  # str is UTF-8
     found = {
         "few": few,
         "unique": unique,
@@ -110,7 +111,7 @@ def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
         "unique null": nulled(unique, 4),
         "many null": nulled(many, 6),
         "empty null": nulled([b""] * N, 3),
-        "top": [b"\xff" * 40 + b"%d" % (i % 700) for i in range(N)],
+        "top": [top * 40 + b"%d" % (i % 700) for i in range(N)],
     }
     return found
 

@@ -134,19 +134,19 @@ class Files:
 
     def write(self, name: str, data: bytes, offset: Optional[int] = None) -> None:
         """Make a file, or with an offset change a part of one, whoever has it open."""
+        path = self.path(name)
         if self.layer is not None:
-            file = self.layer.open(self.path(name), "w" if self.layer.exists(self.path(name)) else "x")
-            if offset is None:
-                file.truncate(0)
+            if offset is None and self.layer.exists(path):
+                self.layer.unlink(path)  # a map of the old one may be alive
+            file = self.layer.open(path, "x" if offset is None else "w")
             file.pwrite(data, offset or 0)
             file.close()
-        elif offset is None:
-            with open(self.path(name), "wb") as new:
-                new.write(data)
-        else:
-            with open(self.path(name), "r+b") as old:
-                old.seek(offset)
-                old.write(data)
+            return
+        if offset is None and os.path.exists(path):
+            os.unlink(path)
+        with open(path, "wb" if offset is None else "r+b") as opened:
+            opened.seek(offset or 0)
+            opened.write(data)
 
     def close(self) -> None:
         for db in self.made:

@@ -283,7 +283,7 @@ def pieces_without_a_checksum(stack: ExitStack) -> None:
     replace(stack, extents.Extents, "_verify", nothing)
 
 
-@variant("checkpoints-row", "automatic-row")
+@variant("reopened-columnar", "reopened-row")
 def superblock_without_a_checksum(stack: ExitStack) -> None:
     decode = superblock.Superblock.decode
 

@@ -121,7 +121,8 @@ def test_example(example: Path, tmp_path: Path) -> None:
 
 
 def test_examples_are_there() -> None:
-    assert {"quickstart.py", "bank.py", "load_csv.py", "analytics.py", "nullable.py"} <= {path.name for path in EXAMPLES}
+    names = {path.name for path in EXAMPLES}
+    assert {"quickstart.py", "bank.py", "load_csv.py", "analytics.py", "nullable.py"} <= names
 
 
 def test_package_docstring() -> None:

@@ -10,6 +10,7 @@ import math
 import os
 import random
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -43,9 +44,19 @@ def filled(files: Files, count: int = 40, **options: Any) -> tuple[SnapDB, Model
     return db, model
 
 
+def same(got: Any, expected: Any) -> bool:
+    """Whether every value is the same: repr tells 0.0 from -0.0 and 1 from True, takes NaN for NaN, and is quick."""
+    return repr(got) == repr(expected)
+
+
+def without_holder(data: bytes) -> bytes:
+    """A file without the note of who holds it, which is for messages and outside every checksum."""
+    return data[:4032] + data[4096:]
+
+
 def check(db: SnapDB, model: Model, full: bool = True) -> None:
     """The database holds what the model says, under the same ids, and is sound."""
-    assert bits(list(db)) == bits(model.items())
+    assert same(list(db), model.items())
     assert len(db) == len(model.rows)
     assert db.stats()["deleted_rows"] == model.positions - len(model.rows)
     report = db.fsck(full)
@@ -80,10 +91,10 @@ def test_an_existing_file_says_how_it_was_made(files: Files) -> None:
         assert db.is_columnar() == (files.engine == "columnar")
         assert {name: figures["encoding"] for name, figures in db.stats()["columns"].items()} == encodings
         assert os.fspath(db.path) == NAME
-        db.batch_insert({**person(i), "name": "one of few"} for i in range(5000, 5100))  # the hints are in force
-        assert db.stats()["columns"]["name"]["encoding"] == encodings["name"]
-        db.delete_where({"name": "one of few"})
         db.close()
+    db = files.open()
+    db.batch_insert({**person(i), "name": f"name {i % 4}"} for i in range(5000, 15_000))  # the hints are in force
+    assert db.stats()["columns"]["name"]["encoding"] == encodings["name"]
 
 
 def test_a_new_file_is_stored_by_row(tmp_path: Path) -> None:
@@ -180,7 +191,7 @@ def test_a_schema_that_differs(files: Files) -> None:
     filled_plain = files.open(PLAIN)
     filled_plain.insert({"k": 1})
     filled_plain.close()
-    before = files.contents()
+    before = files.contents()[NAME]
     for other, told in (
         ([ColumnDef("key", "i32"), *columns[1:]], "'key'"),
         ([ColumnDef("k", "i64"), *columns[1:]], "i64"),
@@ -198,7 +209,8 @@ def test_a_schema_that_differs(files: Files) -> None:
     engine = "row" if files.engine == "columnar" else "columnar"
     with pytest.raises(errors.SchemaMismatchError, match=engine):
         files.open(storage_type=engine)
-    assert files.contents() == before
+    assert list(files.contents()) == [NAME]
+    assert without_holder(files.contents()[NAME]) == without_holder(before)
     assert len(files.open(PLAIN)) == 1  # nothing holds the file
 
 
@@ -212,10 +224,11 @@ def test_a_schema_that_differs(files: Files) -> None:
     ids=lambda options: next(iter(options)),
 )  # fmt: skip
 def test_what_cannot_be_made_makes_no_file(any_files: Files, options: dict[str, Any]) -> None:
+    if any_files.engine == "columnar" and options.get("page_size") == 16:
+        pytest.skip("columns have no pages")
     with pytest.raises((ValueError, TypeError, KeyError, errors.NotSupportedError)):
         any_files.open(**{"schema": PLAIN, "storage_type": any_files.engine, **options})
-    if "page_size" not in options or any_files.engine == "row" or isinstance(options["page_size"], str):
-        assert any_files.contents() == {}
+    assert any_files.contents() == {}
 
 
 @pytest.mark.parametrize("path", [b"bytes", 5, None, "", "a\0b"])
@@ -224,7 +237,9 @@ def test_a_path_that_is_none(path: Any) -> None:
         SnapDB(path, PLAIN)
 
 
-@pytest.mark.parametrize("name", ["plain", "with.dots.and.more", "a b", "ünï—日本", ".hidden", "x-wal0.db", "-dash", "x" * 180])
+@pytest.mark.parametrize(
+    "name", ["plain", "with.dots.and.more", "a b", "ünï—日本", ".hidden", "x-wal0.db", "-dash", "x" * 180]
+)
 def test_names(disk_files: Files, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(disk_files.folder)
     monkeypatch.chdir(folder)
@@ -502,9 +517,7 @@ def test_a_handle_without_writes_leaves_the_bytes(any_files: Files) -> None:
         with pytest.raises(ValueError):
             db.insert({**person(77777), "age": 300})
     after = any_files.contents()[NAME]
-    # the name of the holder, which is for messages, is outside everything
-    assert [i for i, (old, new) in enumerate(zip(before, after)) if old != new and not 4032 <= i < 4096] == []
-    assert len(before) == len(after)
+    assert without_holder(before) == without_holder(after)
 
 
 def test_a_dropped_handle_lets_go(any_files: Files) -> None:
@@ -537,7 +550,7 @@ def test_opening_again_and_again(files: Files) -> None:
             sizes.append(len(files.contents()[NAME]))
             db = files.open()
         check(db, model, full=step % 5 == 0)
-    assert max(sizes) <= 2 * sizes[0]
+    assert max(sizes) <= 4 * sizes[0]
 
 
 # -- what lasts, and when ---------------------------------------------------------------------
@@ -662,9 +675,7 @@ def test_a_table_in_memory_has_nothing_to_flush(engine: str, backend_name: str) 
 
 
 @pytest.mark.parametrize("durability", ["full", "normal", "none"])
-def test_the_log_is_folded_in_when_it_is_long(
-    files: Files, durability: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_log_is_folded_in_when_it_is_long(files: Files, durability: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tablefile, "Options", lambda *given: _options(*given)._replace(wal_limit=50_000))
     db, model = files.open(SCHEMA, durability=durability), Model(SCHEMA)
     seen = set()
@@ -744,7 +755,9 @@ def test_every_value_comes_back(files: Files, how: str, left: str, monkeypatch: 
 
 
 def test_large_values(files: Files) -> None:
-    schema = Schema([ColumnDef("k", "i32"), ColumnDef("s", "str", not_null=False), ColumnDef("b", "binary", not_null=False)])
+    schema = Schema(
+        [ColumnDef("k", "i32"), ColumnDef("s", "str", not_null=False), ColumnDef("b", "binary", not_null=False)]
+    )
     db, model = files.open(schema), Model(schema)
     two, ten = "é" * (1 << 20), "ab" * (5 << 20)
     for it in (db, model):
@@ -782,7 +795,7 @@ def test_a_wide_table(files: Files) -> None:
     for it in (db, model):
         it.insert(row)
         it.batch_insert({**row, names[i]: None, names[-4]: i} for i in range(30))
-        it.update(3, {name: None for name in names[100:280]})
+        it.update(3, dict.fromkeys(names[100:280]))
         it.delete(4)
     check(files.kill(db), model)
     files.made[-1].close()
@@ -817,7 +830,7 @@ def test_column_names_of_any_language(files: Files) -> None:
     db = files.open()
     assert db.schema == schema
     assert db.get(0) == row
-    assert db.find(**{"名前": 1}) == [row]
+    assert db.find(名前=1) == [row]
 
 
 def test_empty_tables_and_empty_batches(any_files: Files) -> None:
@@ -843,7 +856,11 @@ def test_empty_tables_and_empty_batches(any_files: Files) -> None:
 # -- constraints and ids -------------------------------------------------------------------------
 def test_unique_values_are_kept_apart_after_reopening(files: Files) -> None:
     schema = Schema(
-        [ColumnDef("k", "i32", primary_key=True), ColumnDef("mail", "str", unique=True, not_null=False), ColumnDef("v", "u8")]
+        [
+            ColumnDef("k", "i32", primary_key=True),
+            ColumnDef("mail", "str", unique=True, not_null=False),
+            ColumnDef("v", "u8"),
+        ]
     )
     db = files.open(schema)
     db.batch_insert({"k": i, "mail": None if i % 3 else f"m{i}", "v": i % 200} for i in range(300))
@@ -920,7 +937,7 @@ def test_compact_and_reopen(files: Files) -> None:
 # -- large batches ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("left", ["closed", "killed"])
 def test_a_large_batch(files: Files, backend_name: str, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = 70_000
+    rows = 45_000
     if backend_name != "c":
         rows = 9000
         monkeypatch.setattr(tablefile, "BULK", 4096)
@@ -952,60 +969,115 @@ def test_a_large_batch(files: Files, backend_name: str, left: str, monkeypatch: 
 
 
 # -- views that are held -----------------------------------------------------------------------------
+HELD = Schema([ColumnDef("k", "i32"), ColumnDef("v", "f64", not_null=False), ColumnDef("b", "bytes:16")])
+
+
+class Holder:
+    """Views of a database and what they must say for ever."""
+
+    def __init__(self) -> None:
+        self.views: list[tuple[memoryview, bytes]] = []
+        self.iterators: list[tuple[Any, list[Any]]] = []
+
+    def hold(self, db: SnapDB) -> None:
+        for iterator in (iter(db), db.query(lambda row: True)):
+            expected = list(db)
+            assert [next(iterator) for _ in range(3)] == expected[:3]
+            self.iterators.append((iterator, expected[3:]))
+        for name in ("k", "v"):
+            view = db.column_buffer(name)
+            self.views.append((view, bytes(view)))
+        if not db.is_columnar():
+            raws = [db.get_raw(idx) for idx in (0, 1, 5000, 11_999)] + [raw for _, raw in zip(range(3), db.iter_raw())]
+            self.views += [(raw, bytes(raw)) for raw in raws if isinstance(raw, memoryview)]
+            iterator = db.iter_raw()
+            self.iterators.append((iterator, [(idx, bytes(raw)) for idx, raw in db.iter_raw()]))
+
+    def check(self) -> None:
+        for view, data in self.views:
+            assert view.readonly
+            assert bytes(view) == data
+        for iterator, expected in self.iterators:
+            assert [(idx, bytes(it) if isinstance(it, memoryview) else it) for idx, it in iterator] == expected
+
+
 @pytest.mark.parametrize("mmap", [True, False])
 def test_what_is_held_stays_as_it_was(any_files: Files, mmap: bool) -> None:
     """Whatever is written, and although the space is used again."""
-    schema = Schema([ColumnDef("k", "i32"), ColumnDef("v", "f64", not_null=False), ColumnDef("b", "bytes:16")])
-    db = any_files.open(schema, mmap=mmap)
-    count = 12_000
+    db, count, holder = any_files.open(HELD, mmap=mmap), 12_000, Holder()
     db.batch_insert({"k": i, "v": i / 4, "b": f"b{i % 100}"} for i in range(count))
     db.close()
     db = any_files.open(mmap=mmap)
-    rows = list(db)
-    held: list[tuple[memoryview, bytes]] = []
-    iterators: list[tuple[Any, list[Any]]] = []
-
-    def hold() -> None:
-        iterator = iter(db)
-        expected = list(db)
-        assert [next(iterator) for _ in range(3)] == expected[:3]
-        iterators.append((iterator, expected[3:]))
-        for name in ("k", "v"):
-            view = db.column_buffer(name)
-            held.append((view, bytes(view)))
-        if db.storage_type == "row":
-            for idx in (0, 1, 5000, count - 1):
-                raw = db.get_raw(idx)
-                if raw is not None:
-                    held.append((raw, bytes(raw)))
-
-    hold()
-    assert iterators[0][1] == rows[3:]
+    holder.hold(db)
     for step in range(4):
         db.batch_update([], {"v": -1.0 - step, "b": f"step{step}"})
         db.checkpoint()
-        hold()
+        if step % 2:
+            holder.hold(db)
         db.batch_insert({"k": -i, "v": None, "b": "new"} for i in range(3000))
         db.delete_where([("k", "lt", 0)])
         db.checkpoint()
         db.update(0, {"k": step})
-    hold()
+    holder.hold(db)
     db.delete_where([("k", "between", (100, 11_000))])
     db.compact()
-    hold()
+    holder.hold(db)
     db.checkpoint()
     db.batch_insert({"k": i, "v": 1.0, "b": "full" * 4} for i in range(count))
     db.checkpoint()
     db.close()
-    with any_files.open() as other:
-        other.batch_update([], {"v": 0.0, "b": "other"})
+    holder.check()
+
+
+NEXT = """
+import sys
+from snapdb import SnapDB
+path, engine = sys.argv[1:]
+from snapdb import Schema, ColumnDef
+schema = Schema([ColumnDef("k", "i32"), ColumnDef("v", "f64", not_null=False)])
+with SnapDB(path, schema, storage_type=engine) as db:
+    db.batch_insert({"k": i * i % 9973, "v": i / 4} for i in range(60_000))
+db = SnapDB(path)
+expected, iterator = list(db), iter(db)
+assert next(iterator) == expected[0]
+view = db.column_buffer("k")
+data = bytes(view)
+db.close()
+with SnapDB(path) as other:
+    for step in range(4):
+        other.batch_update([], {"v": step / 7, "k": step})
         other.checkpoint()
+    other.delete_where([("k", "gte", 0)])
+    other.compact()
+    other.compact()
+    other.batch_insert({"k": -i, "v": i / 9} for i in range(30_000))
+assert list(iterator) == expected[1:]
+assert bytes(view) == data
+"""
+
+
+def test_what_a_closed_handle_gave_outlives_the_next_one(engine: str, tmp_path: Path) -> None:
+    """In a process of its own: a map of what was cut off kills."""
+    subprocess.run([sys.executable, "-c", NEXT, str(tmp_path / "x"), engine], check=True, timeout=120)
+
+
+def test_what_a_closed_handle_gave_outlives_the_next_one_in_memory(files: Files) -> None:
+    db, holder = files.open(HELD), Holder()
+    db.batch_insert({"k": i, "v": i / 4, "b": f"b{i % 100}"} for i in range(12_000))
+    db.close()
+    db = files.open()
+    holder.hold(db)
+    db.close()
+    with files.open() as other:
+        for step in range(4):
+            other.batch_update([], {"v": step / 7, "b": "other"})
+            other.checkpoint()
+        other.delete_where([("k", "gt", 10)])
         other.compact()
-    for view, data in held:
-        assert bytes(view) == data
-        assert view.readonly
-    for iterator, expected in iterators:
-        assert list(iterator) == expected
+        for step in range(4):
+            other.batch_insert({"k": -step, "v": step / 9, "b": "reused"} for _ in range(5000))
+            other.checkpoint()
+    holder.check()
 
 
 # -- backup ---------------------------------------------------------------------------------------------
@@ -1048,7 +1120,7 @@ def test_a_backup_opens_on_its_own(any_files: Files, source: str) -> None:
         copy.insert(person(5000))
     copy.delete(model.positions)
     copy.backup(any_files.path("second"))
-    assert [row for row in any_files.open(name="second")] == model.items()
+    assert list(any_files.open(name="second")) == model.items()
 
 
 def test_a_backup_takes_no_ones_place(any_files: Files) -> None:
@@ -1104,36 +1176,46 @@ def test_a_backup_while_others_write(disk_files: Files) -> None:
 
 # -- fsck ------------------------------------------------------------------------------------------------
 def test_fsck_finds_damage(files: Files) -> None:
-    db, model = filled(files, 2600)
+    """In the first entry, of several: the last one is read when the file is opened, which raises then."""
+    count = 70_000
+    db = files.open(PLAIN)
+    db.insert_columns(
+        {"k": range(count), "v": [i * 0.3 for i in range(count)], "s": [f"s{i % 9}" for i in range(count)]}
+    )
     db.close()
     whole = files.contents()[NAME]
     with files.open() as db:
-        pieces = [piece.ref for _, entry in db._file.store.items() for piece in entry.pieces]  # type: ignore[union-attr]
-    assert pieces
-    for ref in {pieces[0], pieces[-1], pieces[len(pieces) // 2]}:
+        first = next(iter(db._file.store.items()))[1]  # type: ignore[union-attr]
+        refs = [piece.ref for piece in first.pieces]
+    assert refs
+    for ref in refs:
+        assert ref is not None
         at = ref.extent + ref.at + ref.length // 2
-        damaged = whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :]
-        files.write(NAME, damaged)
+        files.write(NAME, whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
         with files.open(read_only=True) as db:
             report = db.fsck()
-            assert not report["ok"]
-            assert report["full"]
+            assert (report["ok"], report["full"], report["rows"]) == (False, True, count)
             assert report["issues"]
             for issue in report["issues"]:
                 assert set(issue) == {"kind", "where", "message"}
                 assert issue["message"]
-            assert db.fsck(full=False)["ok"]  # says nothing of the pieces
+            assert db.fsck(full=False) == {"ok": True, "issues": [], "rows": count, "full": False}  # reads no pieces
         with files.open(read_only=True) as db, pytest.raises(errors.CorruptionError) as caught:
             list(db)
         assert caught.value.path == NAME
-        assert caught.value.offset is not None
-    for at, kind in ((100, "header"), (0x2000 + 20, "header"), (0x1000 + 40, "superblock"), (0x3000 + 40, "superblock")):
+        assert caught.value.offset == ref.extent + ref.at
+    for at, kind in (
+        (100, "header"),
+        (0x2000 + 20, "header"),
+        (0x1000 + 40, "superblock"),
+        (0x3000 + 40, "superblock"),
+    ):
         files.write(NAME, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with files.open(read_only=True) as db:  # one of two copies: everything is there
             for full in (False, True):
                 report = db.fsck(full)
                 assert {issue["kind"] for issue in report["issues"]} == {kind}
-            assert bits(list(db)) == bits(model.items())
+            assert db.aggregate("k", "sum") == sum(range(count))
 
 
 def test_fsck_of_a_good_file_at_every_moment(files: Files) -> None:

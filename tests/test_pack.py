@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import struct
 from typing import Any
@@ -18,6 +19,12 @@ LIMIT = 8
 COLUMNS = [(f"c{code}", code, LIMIT if code == c.BYTES else 0, code % 2 == 0) for code in CODES]
 NULLABLE = [(f"n{code}", code, LIMIT if code == c.BYTES else 0, True) for code in CODES]
 FLOATS = {c.F32: 32, c.F64: 64}
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+MICRO = dt.timedelta(microseconds=1)
+ENDS = {
+    c.DATE: tuple(day.toordinal() - EPOCH.toordinal() for day in (dt.date.min, dt.date.max)),
+    c.DATETIME: tuple((day - EPOCH.replace(tzinfo=None)) // MICRO for day in (dt.datetime.min, dt.datetime.max)),
+}
 
 
 def no_coerce(column: int, value: Any, position: int) -> Any:
@@ -36,10 +43,12 @@ def physical(code: int, nullable: bool) -> Any:
     """Checked physical values of a dtype."""
     if code in c.FLOATS:
         values: Any = st.floats(width=FLOATS[code])
+    elif code == c.STR:
+        values = st.text(max_size=7).map(str.encode)
     elif code in c.VARLEN:
         values = st.binary(max_size=LIMIT if code == c.BYTES else 20)
     else:
-        values = st.integers(*c.LIMITS[code])
+        values = st.integers(*ENDS.get(code, c.LIMITS.get(code)))
     return st.none() | values if nullable else values
 
 
@@ -431,3 +440,94 @@ def test_a_column_is_a_copy(kernels: Any) -> None:
     buffers, values = rows.unpack_rows(data, [(0, len(data))]), rows.unpack(data)
     data[:] = b"\xff" * len(data)
     assert values == [physicals(b)[0] for b in buffers] == [1, b"x", None, b"yy"]
+
+
+# -- dates and text that no column can have ----------------------------------
+
+NOT_UTF8 = [
+    b"\x80", b"\xbf", b"\xc0\x80", b"\xc1\xbf", b"\xc3", b"\xc3(", b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xed\xbf\xbf",
+    b"\xe2\x82", b"\xe2\x82(", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xf0\x9f\x98", b"\xff",
+    b"a" * 40 + b"\xe9", b"\xe9" + b"a" * 40, "\u00e9".encode() * 20 + b"\xa9", b"a" * 15 + b"\xe2\x82" + b"b" * 9,
+]  # fmt: skip
+UTF8 = ["", "a", "\x00", "\x7f", "\x80", "\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff"]
+UTF8 += [
+    "x" * n + middle + "y" * m for n in (0, 3, 8, 31, 40) for m in (0, 1, 9, 33) for middle in "\u00e9\u20ac\U0001f600"
+]
+
+
+def impossible() -> list[tuple[int, Any]]:
+    found: list[tuple[int, Any]] = [(c.STR, text) for text in NOT_UTF8]
+    for code, (low, high) in ENDS.items():
+        found += [(code, value) for value in (low - 1, high + 1, *c.LIMITS[code])]
+    return found
+
+
+def possible() -> list[tuple[int, Any]]:
+    found: list[tuple[int, Any]] = [(c.STR, text.encode()) for text in UTF8]
+    found += [(code, text) for text in NOT_UTF8 for code in (c.BYTES, c.BINARY)]
+    return found + [(code, value) for code, ends in ENDS.items() for value in (*ends, 0)]
+
+
+def padded(code: int) -> Any:
+    return b"" if code in c.VARLEN else 0
+
+
+def test_impossible_values_in_rows_are_refused(kernels: Any) -> None:
+    for code, value in impossible():
+        rows = codec(kernels, [("a", c.I8, 0, False), ("b", code, 0, True)])
+        packed = [rows.pack([1, padded(code)]), rows.pack([1, value]), rows.pack([1, None])]
+        places = [(0, len(packed[0])), (len(packed[0]), len(packed[0]) + len(packed[1]))]
+        with pytest.raises(ValueError, match="column 1"):
+            rows.unpack(packed[1])
+        with pytest.raises(ValueError, match="column 1"):
+            rows.unpack_rows(b"".join(packed), places)
+        with pytest.raises(ValueError, match="column 1"):
+            rows.unpack_changes(rows.pack_changes([(7, [(0, 1)]), (8, [(0, 2), (1, value)])]))
+
+
+def test_impossible_values_in_columns_are_refused(kernels: Any) -> None:
+    for code, value in impossible():
+        for values in ([value], [padded(code)] * 70 + [value], [None, value, None], [value] + [padded(code)] * 70):
+            with pytest.raises(ValueError, match=f"row {values.index(value)} of a plain column"):
+                kernels.values.unpack_column(kernels.values.pack_column(filled(kernels, code, values)), code)
+    parts = filled(kernels, c.STR, ["abc\u00e9".encode(), b"x"])
+    packed = bytearray(kernels.values.pack_column(parts))
+    packed[40:48] = struct.pack("<Q", 4)  # the text is whole, but not as it is cut
+    with pytest.raises(ValueError, match="row 0 of a plain column"):
+        kernels.values.unpack_column(packed, c.STR)
+
+
+def test_the_last_possible_values_are_taken(kernels: Any) -> None:
+    for code, value in possible():
+        rows = codec(kernels, [("a", c.I8, 0, False), ("b", code, 0, True)])
+        packed = rows.pack([1, value])
+        assert rows.unpack(packed) == [1, value]
+        assert physicals(rows.unpack_rows(packed, [(0, len(packed))])[1]) == [value]
+        assert rows.unpack_changes(rows.pack_changes([(8, [(1, value)])])) == [(8, [(1, value)])]
+        values = [value, None, padded(code), value, padded(code)]
+        buffer = kernels.values.unpack_column(kernels.values.pack_column(filled(kernels, code, values)), code)
+        assert physicals(buffer) == values
+        buffer.fetch(0)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.text(max_size=5).map(str.encode) | st.binary(max_size=5), min_size=1, max_size=9))
+def test_text_is_what_python_decodes(texts: list[bytes]) -> None:
+    def fits(text: bytes) -> bool:
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    wrong = [row for row, text in enumerate(texts) if not fits(text)]
+    for kernels in backends():
+        packed = kernels.values.pack_column(filled(kernels, c.STR, texts))
+        rows = codec(kernels, [("t", c.STR, 0, False)])
+        if wrong:
+            with pytest.raises(ValueError, match=f"row {wrong[0]} "):
+                kernels.values.unpack_column(packed, c.STR)
+            with pytest.raises(ValueError, match="column 0"):
+                rows.unpack(rows.pack([texts[wrong[0]]]))
+        else:
+            assert physicals(kernels.values.unpack_column(packed, c.STR)) == texts

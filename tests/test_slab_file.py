@@ -18,6 +18,7 @@ from snapdb import _ext
 from snapdb._ext import _common as c
 
 UTC = dt.timezone.utc
+ENDS = {c.DATE: (-719162, 2932896), c.DATETIME: (-62135596800000000, 253402300799999999)}  # the years 1 to 9999
 KINDS = [(code, 0) for code in (*c.WIDTHS, c.STR, c.BINARY)] + [(c.BYTES, 1), (c.BYTES, 7)]
 
 
@@ -152,7 +153,7 @@ def values_of(code: int, limit: int, nullable: bool) -> st.SearchStrategy[Any]:
     elif code in c.FLOATS:
         texts = st.floats(width=32)
     else:
-        texts = st.integers(*c.LIMITS[code])
+        texts = st.integers(*ENDS.get(code, c.LIMITS.get(code)))
     return st.none() | texts if nullable else texts
 
 
@@ -294,6 +295,49 @@ def test_every_byte_counts(kernels: Any) -> None:
                 twin.load(0, bad)
                 assert contents(twin, True) == contents(fresh, True)
     assert refused > len(places)
+
+
+def test_impossible_values_are_refused() -> None:
+    """Dates outside the years 1 to 9999 and text that is not UTF-8; the same words everywhere."""
+    columns = [("n", c.I8, 0, False), ("d", c.DATE, 0, True), ("s", c.STR, 0, True), ("t", c.DATETIME, 0, True)]
+    columns += [("b", c.BINARY, 0, True), ("u", c.STR, 0, False)]
+    good = [[1, 5, b"abc", -7, b"\xff", "\u00e9".encode()], [2, None, None, None, None, b""]]
+    good.append([3, 0, b"", 0, b"", b"x" * 40])
+    cases = [(1, value) for value in (-719163, 2932897, *c.LIMITS[c.DATE])]
+    cases += [(3, value) for value in (-62135596800000001, 253402300800000000, *c.LIMITS[c.DATETIME])]
+    cases += [(column, text) for column in (2, 5) for text in (b"\xff", b"\xed\xa0\x80", b"a" * 30 + b"\xc3", b"\xa9")]
+    for column, value in cases:
+        for row in range(3):
+            rows = [list(values) for values in good]
+            rows[row][column] = value
+            said = set()
+            for name in _ext.available():
+                kernels = _ext.backend(name)
+                table = make(kernels, columns, 4096, 1).table
+                for values in rows:
+                    table.append_values(values)
+                fresh = make(kernels, columns, 4096, 1).table
+                fresh.adopt(3, 3, None, pytest.fail)
+                with pytest.raises(ValueError) as caught:
+                    fresh.load(0, table.dump(0))
+                assert fresh.pin().live_mask(0, fresh.rows) == bytearray(8), "nothing was taken in"
+                said.add(str(caught.value))
+                table.remove(row)  # a dead row is zero
+                fresh.load(0, table.dump(0))
+            what = "text that is not UTF-8" if column in (2, 5) else "a date outside the years 1 to 9999"
+            assert said == {f"slab group 0, slab 0: column {column}, row {row}: {what}"}
+
+
+def test_the_last_possible_values_are_taken(kernels: Any) -> None:
+    columns = [("d", c.DATE, 0, True), ("t", c.DATETIME, 0, True), ("b", c.BINARY, 0, True), ("u", c.STR, 0, False)]
+    columns.append(("f", c.BYTES, 4, False))
+    made = make(kernels, columns)
+    for at in range(2):
+        made.table.append_values([ENDS[c.DATE][at], ENDS[c.DATETIME][at], b"\xff", "\U0010ffff".encode(), b"\xff"])
+    made.table.append_values([None, None, None, b"", b""])
+    fresh = reopened(made, kernels, columns, 4096)
+    assert [fresh.table.get(idx) for idx in range(3)] == [made.table.get(idx) for idx in range(3)]
+    assert fresh.table.get(0)["d"] == dt.date.min and fresh.table.get(1)["t"] == dt.datetime.max.replace(tzinfo=UTC)
 
 
 def test_errors_are_the_same_everywhere() -> None:

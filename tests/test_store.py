@@ -1097,6 +1097,16 @@ def test_create_refuses_what_is_there_and_replaces_an_empty_file(tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == [PATH + "-wal1"]
 
 
+def test_the_name_of_a_database_lasts_before_those_of_its_logs() -> None:
+    """The process that made or renamed it may have died before the directory was synced."""
+    layer = RecordingLayer()
+    Store.create(PATH, {"rows": 0}, options(layer))
+    start = len(layer.log)
+    make(layer).put(1, b"one")
+    kinds = [(op.kind, op.path) for op in layer.log[start:]]
+    assert kinds.index(("sync_dir", "")) < kinds.index(("create", wal_path(PATH, 0)))
+
+
 def test_a_failed_create_leaves_nothing() -> None:
     whole = FaultyLayer(RecordingLayer())
     Store.create(PATH, {}, options(whole))

@@ -59,6 +59,7 @@ include "_codecs_encode.pxi"
 
 
 @cython.final
+@cython.no_gc  # all it holds is memory: no cycle goes through it, and clearing a view that it exports would warn
 cdef class Chunk:
     """An immutable column of at most 65,536 rows: sealed bytes (``docs/format.md``) or a raw view of a buffer.
 

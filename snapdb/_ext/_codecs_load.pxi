@@ -1,5 +1,8 @@
 # Reading sealed bytes without trusting them, raw views, one row, and loading blocks.
 
+include "_checks.pxi"
+
+
 cdef struct Text:
     const char* ptr
     Py_ssize_t size
@@ -199,6 +202,9 @@ cdef int check_values(Chunk self, const Header* head) except -1:
         elif self.code == F32:
             if not 0 <= self.base <= <int64_t>0xFFFFFFFF:
                 raise damaged("its base is no f32")
+        elif self.code == STR:
+            if text_kind(self.heap, self.heap_size) == NO_TEXT:
+                raise damaged(f"its value is {NOT_UTF8.decode()}")
         elif not self.is_float and not self.is_string:
             check_in_type(self, base_int(self))
     elif self.codec == AFFINE:
@@ -209,13 +215,33 @@ cdef int check_values(Chunk self, const Header* head) except -1:
         check_offsets_in_type(self)
     elif self.is_string:
         check_strings(self)
+    elif self.codec == RAW and (self.code == DATE or self.code == DATETIME):
+        check_moments(self, "row", self.values, self.rows)
     if self.codec == DICT:
         check_dictionary(self)
     return 0
 
 
+cdef object range_of(int code):
+    """The least and greatest integer that a column may hold."""
+    if code == DATE:
+        return FIRST_DAY, LAST_DAY
+    if code == DATETIME:
+        return SNAP_FIRST_MICRO, SNAP_LAST_MICRO
+    return _LIMITS[code]
+
+
+cdef int check_moments(Chunk self, place, const uint8_t* values, Py_ssize_t count) except -1:
+    cdef Py_ssize_t found
+    with nogil:
+        found = wrong_moment(self.code, <const char*>values, count)
+    if found >= 0:
+        raise damaged(f"{place} {found}: {NO_MOMENT.decode()}")
+    return 0
+
+
 cdef int check_in_type(Chunk self, object value) except -1:
-    low, high = _LIMITS[self.code]
+    low, high = range_of(self.code)
     if not low <= value <= high:
         raise damaged(f"{value} is outside the dtype's range")
     return 0
@@ -235,7 +261,7 @@ cdef uint64_t greatest_packed(Chunk self) noexcept nogil:
 cdef int check_offsets_in_type(Chunk self) except -1:
     cdef uint64_t greatest
     base = base_int(self)
-    if base + (<object>1 << self.width) - 1 <= _LIMITS[self.code][1]:
+    if base + (<object>1 << self.width) - 1 <= range_of(self.code)[1]:
         return 0
     with nogil:
         greatest = greatest_packed(self)
@@ -252,6 +278,11 @@ cdef int check_strings(Chunk self) except -1:
             falls |= offsets[i] > offsets[i + 1]  # so that none is greater than the last, which lies inside
     if falls:
         raise damaged("its string offsets do not rise from 0")
+    if self.code == STR:
+        with nogil:
+            i = wrong_text[uint32_t](self.heap, offsets, count)
+        if i >= 0:
+            raise damaged(f"{'entry' if self.codec == DICT else 'row'} {i}: {NOT_UTF8.decode()}")
     return 0
 
 
@@ -275,6 +306,8 @@ cdef int check_dictionary(Chunk self) except -1:
                     break
     if not sorted_:
         raise damaged("its dictionary is not sorted")
+    if self.code == DATE or self.code == DATETIME:
+        check_moments(self, "entry", self.heap, self.distinct)
     if self.distinct > <Py_ssize_t>1 << self.width:
         raise damaged("its dictionary has more values than codes")
     if self.distinct < <Py_ssize_t>1 << self.width:

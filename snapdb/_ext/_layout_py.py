@@ -9,6 +9,7 @@ from operator import lt
 from typing import Any, NamedTuple
 
 from ._bits_py import popcount, raw
+from ._checks_py import MOMENTS, NO_MOMENT, NOT_UTF8, RANGES, is_text, wrong_moment, wrong_text
 from ._common import (
     AFFINE,
     BITMAP,
@@ -21,9 +22,9 @@ from ._common import (
     FOR,
     HEADER,
     INTS,
-    LIMITS,
     RAW,
     SEGMENT,
+    STR,
     TYPECODES,
     U64,
     VARLEN,
@@ -225,12 +226,15 @@ def _check_values(layout: Layout) -> None:
         _check_packed(layout)
     elif code in VARLEN:
         _check_offsets(layout)
+    elif codec == RAW and code in MOMENTS:
+        row = wrong_moment(code, layout.values)
+        _need(row is None, f"row {row}: {NO_MOMENT}")
     if codec == DICT:
         _check_dictionary(layout)
 
 
 def _check_in_type(code: int, value: int) -> None:
-    low, high = LIMITS[code]
+    low, high = RANGES[code]
     _need(low <= value <= high, f"{value} is outside the dtype's range")
 
 
@@ -239,12 +243,14 @@ def _check_constant(layout: Layout) -> None:
         _need(layout.base == 0, "all rows are null but it has a base")
     elif layout.code == F32:
         _need(0 <= layout.base <= 0xFFFFFFFF, "its base is no f32")
-    elif layout.code in LIMITS:
+    elif layout.code in RANGES:
         _check_in_type(layout.code, layout.base)
+    elif layout.code == STR:
+        _need(is_text(bytes(layout.heap)), f"its value is {NOT_UTF8}")
 
 
 def _check_packed(layout: Layout) -> None:
-    room = LIMITS[layout.code][1] - layout.base  # the greatest offset that stays in the dtype
+    room = RANGES[layout.code][1] - layout.base  # the greatest offset that stays in the dtype
     if room < (1 << layout.width) - 1:
         size = container(layout.width) >> 3
         outside = in_range(unpack(layout.values, layout.width), size, room + 1, (1 << 8 * size) - 1)
@@ -254,6 +260,9 @@ def _check_packed(layout: Layout) -> None:
 def _check_offsets(layout: Layout) -> None:
     ends = typed("I", layout.offsets).tolist()
     _need(ends[0] == 0 and ends == sorted(ends), "its string offsets do not rise from 0")
+    if layout.code == STR:
+        row = wrong_text(layout.heap, ends)
+        _need(row is None, f"{'entry' if layout.codec == DICT else 'row'} {row}: {NOT_UTF8}")
 
 
 def dictionary_order(code: int, entries: Any) -> list[Any]:
@@ -269,6 +278,9 @@ def dictionary_order(code: int, entries: Any) -> list[Any]:
 def _check_dictionary(layout: Layout) -> None:
     keys = dictionary_order(layout.code, entries_of(layout))
     _need(all(map(lt, keys, keys[1:])), "its dictionary is not sorted")
+    if layout.code in MOMENTS:
+        row = wrong_moment(layout.code, layout.heap)
+        _need(row is None, f"entry {row}: {NO_MOMENT}")
     _need(layout.distinct <= 1 << layout.width, "its dictionary has more values than codes")
     if layout.distinct < 1 << layout.width:
         size = container(layout.width) >> 3

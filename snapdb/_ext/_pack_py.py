@@ -14,7 +14,8 @@ from struct import Struct
 from struct import error as struct_error
 from typing import Any, Callable, Optional, Union
 
-from ._common import BOOL, TYPECODES, VARLEN, WIDTHS, mask_bytes
+from ._checks_py import MOMENTS, NO_MOMENT, NOT_UTF8, is_text, wrong_moment, wrong_text
+from ._common import BOOL, STR, TYPECODES, VARLEN, WIDTHS, mask_bytes
 from ._lanes_py import as_bytes, typed
 
 __all__ = ["Packer", "as_raw", "pack_column", "split_column"]
@@ -48,7 +49,7 @@ def as_raw(data: Any) -> memoryview:
 
 
 def _writer(column: int, code: int, limit: int, nullable: bool) -> Write:
-    """Bytes of a value of one column; b"" for null. What ``_reader`` would refuse is not packed."""
+    """Bytes of a value of one column; b"" for null. A null or a length that is refused when read is not packed."""
     letter = TYPECODES.get(code)
     fixed = Struct("<" + (letter or "I")).pack
 
@@ -85,7 +86,7 @@ def _writer(column: int, code: int, limit: int, nullable: bool) -> Write:
 def _reader(column: int, code: int, limit: int) -> Read:
     """Reads a value of one column that is not null."""
     if code in VARLEN:
-        return _text_reader(column, limit or _MOST)
+        return _text_reader(column, limit or _MOST, code == STR)
     fixed = Struct("<" + TYPECODES[code])
     load, size = fixed.unpack_from, fixed.size
 
@@ -101,10 +102,21 @@ def _reader(column: int, code: int, limit: int) -> Read:
             raise ValueError("a bool is neither 0 nor 1")
         return data[at], at + 1
 
+    def moment(data: bytes, at: int, end: int) -> tuple[Physical, int]:
+        if end - at < size:
+            raise ValueError(_SHORT)
+        value: int = load(data, at)[0]
+        if not low <= value <= high:
+            raise ValueError(f"column {column}: {NO_MOMENT}")
+        return value, at + size
+
+    if code in MOMENTS:
+        low, high = MOMENTS[code]
+        return moment
     return flag if code == BOOL else number
 
 
-def _text_reader(column: int, most: int) -> Read:
+def _text_reader(column: int, most: int, is_str: bool) -> Read:
     load = _COUNT.unpack_from
 
     def text(data: bytes, at: int, end: int) -> tuple[Physical, int]:
@@ -116,7 +128,10 @@ def _text_reader(column: int, most: int) -> Read:
             raise ValueError(_SHORT)
         if size > most:
             raise ValueError(f"column {column} holds at most {most} bytes, not {size}")
-        return data[at : at + size], at + size
+        value = data[at : at + size]
+        if is_str and not is_text(value):
+            raise ValueError(f"column {column}: {NOT_UTF8}")
+        return value, at + size
 
     return text
 
@@ -297,8 +312,17 @@ def split_column(data: memoryview, code: int) -> tuple[int, Any, Optional[memory
     if nulls:
         _check_nulls(bitmap, rows, nulls, values, ends, width)
     if width:
+        if code in MOMENTS:
+            _check_values(wrong_moment(code, values), NO_MOMENT)
         return rows, typed(TYPECODES[code], values), None, bitmap if nulls else None
+    if code == STR:
+        _check_values(wrong_text(values, ends), NOT_UTF8)
     return rows, values, memoryview(ends), bitmap if nulls else None  # type: ignore[arg-type]
+
+
+def _check_values(row: Optional[int], what: str) -> None:
+    if row is not None:
+        raise ValueError(f"row {row} of a plain column: {what}")
 
 
 def _offsets(data: memoryview, heap: int) -> Any:

@@ -3,7 +3,12 @@
 
 cdef enum:
     BOOL = 11
+    STR = 13
+    DATE = 15
+    DATETIME = 16
     GROUP_BYTES = 65536  # of blocks, which a group is to have at most
+
+include "_checks.pxi"
 
 ctypedef struct GroupHeader:
     char[4] magic
@@ -193,6 +198,10 @@ cdef object wrong(Layout layout, Slab slab, const char* data, Py_ssize_t count):
         found = wrong_gap(layout, slab.block, end, layout.width)
     if found == NULL:
         found = wrong_heap(layout, slab)
+    if found == NULL:
+        what = wrong_values(layout, slab)
+        if what is not None:
+            return what
     if found == NULL and not zeros(data + size, whole_words(size) - size):
         found = b"bytes behind the heap"
     return None if found == NULL else found
@@ -302,6 +311,58 @@ cdef const char* wrong_heap(Layout layout, Slab slab) noexcept:
     if end != slab.heap_size:
         return b"heap bytes of no row"
     return NULL
+
+
+cdef bytes wrong_values(Layout layout, Slab slab):
+    """Dates and text that no row can have, where everything else is right (so dead rows and nulls are zero)."""
+    cdef const uint8_t* heap = NULL
+    cdef const char* what
+    cdef Py_ssize_t at
+    cdef int j, code
+    cdef bint plain
+    if slab.heap_size:
+        heap = <const uint8_t*>slab.heap.ptr
+    plain = text_kind(heap, slab.heap_size) == ASCII_TEXT
+    for j in range(layout.count):
+        code = layout.columns[j].code
+        if code == DATE or code == DATETIME:
+            at, what = wrong_field(layout, slab.block + layout.columns[j].offset, code), NO_MOMENT
+        elif code == STR and not plain:
+            at, what = wrong_reference(layout, slab.block + layout.columns[j].offset, heap), NOT_UTF8
+        else:
+            continue
+        if at >= 0:
+            return b"column %d, row %d: %s" % (j, at, what)
+    return None
+
+
+cdef Py_ssize_t wrong_field(Layout layout, const char* field, int code) noexcept nogil:
+    """The first record whose field is no date or datetime, -1 where there is none."""
+    cdef Py_ssize_t at
+    cdef int32_t days
+    cdef int64_t value
+    for at in range(layout.rows):
+        if code == DATE:
+            memcpy(&days, field, 4)
+            value = days
+        else:
+            memcpy(&value, field, 8)
+        if not is_moment(code, value):
+            return at
+        field += layout.stride
+    return -1
+
+
+cdef Py_ssize_t wrong_reference(Layout layout, const char* field, const uint8_t* heap) noexcept nogil:
+    """The first record whose string, which lies in the heap, is not UTF-8, -1 where there is none."""
+    cdef Py_ssize_t at
+    cdef uint32_t[2] reference
+    for at in range(layout.rows):
+        memcpy(reference, field, 8)
+        if reference[1] and text_kind(heap + reference[0], reference[1]) == NO_TEXT:
+            return at
+        field += layout.stride
+    return -1
 
 
 # -- logging -----------------------------------------------------------------

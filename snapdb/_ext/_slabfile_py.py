@@ -12,7 +12,9 @@ from itertools import chain
 from operator import index as _index
 from typing import Any, Callable, Optional
 
-from ._common import BOOL, BYTES, mask_bytes
+from ._checks_py import MOMENTS, NO_MOMENT, NOT_UTF8, is_text, wrong_moment
+from ._common import BOOL, BYTES, STR, mask_bytes
+from ._lanes_py import typed
 from ._records import HEAP_LIMIT, LOW, Layout, Slab, bits, flags, heap_error, load, store
 from ._values_py import RowCodec
 
@@ -105,6 +107,7 @@ class Blocks:
             or self._wrong_dead(records, maps[0])
             or self._wrong_columns(records, maps[1:])
             or self._wrong_heap(records, len(heap))
+            or self._wrong_values(records, heap)
         )
 
     def _wrong_bits(self, block: bytes, records: bytes, alive: int, live: int, count: int) -> Optional[str]:
@@ -180,6 +183,25 @@ class Blocks:
                 return "a string outside its place in the heap"
             end += length
         return None if end == size else "heap bytes of no row"
+
+    def _wrong_values(self, records: bytes, heap: bytes) -> Optional[str]:
+        """Dates and text that no row can have, where everything else is right (so dead rows and nulls are zero)."""
+        plain = heap.isascii()
+        for column, spec in enumerate(self.layout.columns):
+            code, at = spec[1], self.layout.places[column]
+            row, what = None, NO_MOMENT
+            if code in MOMENTS:
+                row = wrong_moment(code, load(records, at, self.record, self.layout.widths[column]))
+            elif code == STR and not plain:
+                row, what = self._wrong_reference(records, at, heap), NOT_UTF8
+            if row is not None:
+                return f"column {column}, row {row}: {what}"
+        return None
+
+    def _wrong_reference(self, records: bytes, at: int, heap: bytes) -> Optional[int]:
+        references = typed("Q", load(records, at, self.record, 8))
+        texts = (heap[ref & LOW : (ref & LOW) + (ref >> 32)] for ref in references)
+        return next((row for row, text in enumerate(texts) if not is_text(text)), None)
 
 
 class FileTable:

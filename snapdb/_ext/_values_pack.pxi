@@ -8,6 +8,8 @@ cdef enum:
     VALUE_HEADER = 4      # u16 column, u8 null, u8 zero
     LAST_COLUMN = 65535
 
+include "_checks.pxi"
+
 cdef uint64_t MOST = 0xFFFFFFFF  # of what a u32 counts
 
 
@@ -99,6 +101,8 @@ cdef inline const char* take_cell(RowCodec codec, int column, const char* at, co
     cell.size = 0
     if width:
         load_fixed(code, at, cell)
+        if (code == DATE or code == DATETIME) and not is_moment(code, cell.i):
+            damaged(f"column {column}: {NO_MOMENT.decode()}")
         return at + width
     memcpy(&size, at, 4)
     at += 4
@@ -106,6 +110,8 @@ cdef inline const char* take_cell(RowCodec codec, int column, const char* at, co
         damaged("a packed row ends too early")
     if codec.limits[column] and size > <uint64_t>codec.limits[column]:
         damaged(f"column {column} holds at most {codec.limits[column]} bytes, not {size}")
+    if code == STR and text_kind(<const uint8_t*>at, size) == NO_TEXT:
+        damaged(f"column {column}: {NOT_UTF8.decode()}")
     cell.ptr = at
     cell.size = size
     return at + size
@@ -120,7 +126,7 @@ cdef inline void no_value(Cell* cell) noexcept nogil:
 
 
 cdef int check_cell(RowCodec codec, int column, const Cell* cell) except -1:
-    """What ``unpack`` would refuse is not packed."""
+    """A null or a length that ``unpack`` would refuse is not packed (values are checked: dates and text are right)."""
     if cell.is_null:
         if not codec.nullable[column]:
             damaged(f"column {column} has no nulls")
@@ -497,6 +503,20 @@ cdef int adopt_ends(ColumnBuffer made, Py_ssize_t rows, uint64_t heap, const cha
     return 0
 
 
+cdef int check_plain(int code, ColumnBuffer made, Py_ssize_t rows) except -1:
+    """Values in place that no column can have."""
+    cdef Py_ssize_t row
+    if code == STR:
+        row = wrong_text[uint64_t](<const uint8_t*>made.values.ptr, <const uint64_t*>made.starts.ptr, rows)
+        if row >= 0:
+            damaged(f"row {row} of a plain column: {NOT_UTF8.decode()}")
+    elif code == DATE or code == DATETIME:
+        row = wrong_moment(code, made.values.ptr, rows)
+        if row >= 0:
+            damaged(f"row {row} of a plain column: {NO_MOMENT.decode()}")
+    return 0
+
+
 def unpack_column(data, int code):
     """A plain column of dtype ``code`` as a buffer with a copy of it; ``data`` is exactly the column.
 
@@ -527,5 +547,6 @@ def unpack_column(data, int code):
         adopt_bits(made, rows, nulls, bits)
     if made.width == 0:
         made.heap_size = <Py_ssize_t>heap
+    check_plain(code, made, rows)
     made.rows = rows
     return made

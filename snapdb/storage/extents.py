@@ -88,9 +88,35 @@ class _Ended(weakref.ref):  # type: ignore[type-arg]
     space: Space
 
 
+#: windows of files whose handle was closed while views of it were alive, by the file's identity: whoever opens the
+#: file again in this process must not reuse their extents
+_outliving: dict[tuple[int, int], list[_Ended]] = {}
+
+
 def _ended(ended: Any) -> None:
     # called wherever the last view goes, from any thread or in the middle of a collection: it only appends to a deque
     ended.space.unlease(ended.extent)
+
+
+def _inherit(file: File) -> list[_Ended]:
+    """The windows of earlier handles on this file that are still looked through."""
+    identity = file.identity() if _outliving else None
+    found = [] if identity is None else _outliving.pop(identity, [])
+    return [ended for ended in found if ended() is not None]
+
+
+def _hold(space: Space, ended: _Ended) -> None:
+    """Keep the extent of a view of an earlier handle from being used, whether anything still reaches it or not."""
+    space.lease(ended.extent)
+    ended.space = space
+    if ended() is None:  # it went meanwhile, and told the space before
+        space.unlease(ended.extent)
+        return
+    try:
+        space.reserve(ended.extent, ended.size)
+    except CorruptionError:
+        return  # the tree reaches it: it is in use
+    space.release(ended.extent, ended.size)  # held until the view goes
 
 
 class Extents:
@@ -115,6 +141,7 @@ class Extents:
         self._verified: dict[int, set[tuple[int, int, int]]] = {}  # extent -> (at, length, crc) of pieces that verified
         self._generation = -1
         self._number = 0
+        self._inherited = _inherit(file)
 
     @property
     def space(self) -> Space:
@@ -128,6 +155,8 @@ class Extents:
                 if ended() is not None:
                     space.lease(extent)
                 ended.space = space
+            for ended in self._inherited:
+                _hold(space, ended)
             self._space = space
 
     # -- writing ---------------------------------------------------------------
@@ -170,6 +199,15 @@ class Extents:
         self._map = self._windows_of = None
         self._windows.clear()
         return True
+
+    def close(self) -> None:
+        """Give the map up. Views of it live on; their extents are kept from whoever opens the file next."""
+        alive = [ended for ended in [*self._windows.values(), *self._inherited] if ended() is not None]
+        self._map = self._windows_of = None
+        self._windows, self._inherited = {}, []
+        identity = self.file.identity() if alive else None
+        if identity is not None:
+            _outliving[identity] = alive
 
     def shorten(self, length: int) -> None:
         """Cut the file to whole pages that hold everything below the high-water mark; ``idle`` must have said so."""

@@ -534,7 +534,12 @@ class Store:
             self.wal.log.limit = 0
         if not isinstance(self.failed, ClosedError):
             self.failed = error
-        self._held.release(forked)
+        try:
+            self.extents.close()
+        finally:
+            self._held.release(forked)
+        if forked:
+            self.broken(error)
 
     def shrink(self) -> int:
         """Give free space at the end of the file back to the file system; how many bytes. Entries stay where they are.

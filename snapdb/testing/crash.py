@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Callable, NamedTuple, Optional
 
 from ..core import SnapDB
@@ -68,7 +68,12 @@ class Report(NamedTuple):
 
 
 class Session:
-    """What a workload works with. ``path`` is the database's name on a file system in memory, ``layer``."""
+    """What a workload works with. ``path`` is the database's name on a file system in memory, ``layer``.
+
+    ``lossy``: what is not on stable storage may be gone although the system runs, as after a flush that failed.
+    """
+
+    lossy = False
 
     def __init__(self, layer: RecordingLayer, path: str, commits: Sequence[Commit] = (Commit(None, -1, 0, 0),)) -> None:
         self.path = path
@@ -76,17 +81,21 @@ class Session:
         self.commits = list(commits)
         self._handles: list[SnapDB] = []
 
+    def using(self) -> AbstractContextManager[Any]:
+        """Databases are opened on the session's file system in this block."""
+        return using(self.layer)
+
     def open(self, *args: Any, **options: Any) -> SnapDB:
         """``SnapDB(session.path, …)`` on the recorded file system. What it shows is settled (but where a crash came between
         a database's making, that is its first commit's doing). Mismatch where that is not what it must show.
         """
         begun = len(self.layer.log)
         created = not _there(self.path, self.layer)
-        with using(self.layer):
+        with self.using():
             db = SnapDB(self.path, *args, **options)
         self._handles.append(db)
         rows = dict(db)
-        least, last = window(self.commits, begun, False)
+        least, last = window(self.commits, begun, self.lossy)
         allowed = [commit.rows for commit in self.commits[least : last + 1]]
         if rows not in allowed and not (None in allowed and not rows):
             raise Mismatch(f"opened with {rows}, not with {allowed}")
@@ -108,7 +117,7 @@ class Session:
         ``"normal"`` promises more: say ``durable=True``). ``rows``: what the table must hold then; else Mismatch.
         """
         begun = len(self.layer.log)
-        with using(self.layer):
+        with self.using():
             yield
         found = dict(db)
         if rows is not None and found != rows:
@@ -121,7 +130,7 @@ class Session:
     @contextmanager
     def settled(self) -> Iterator[None]:
         """The block (``flush()``, ``checkpoint()`` or ``close()``) puts every commit so far on stable storage."""
-        with using(self.layer):
+        with self.using():
             yield
         now = len(self.layer.log)
         self.commits = [
@@ -212,12 +221,14 @@ class _Run:
     def report(self) -> Report:
         return Report(self.states, self.double, self.violations)
 
-    def point(self, point: int, disk: Disk, draw: random.Random, limit: Optional[int]) -> bool:
-        """Every state of a crash here; False where the limit is reached."""
-        for state in disk.states(self.random_states, draw):
+    def point(self, point: int, disk: Disk, seed: str, limit: Optional[int]) -> bool:
+        """Every state of a crash here; False where the limit is reached. Which states these are depends on nothing that
+        was found before.
+        """
+        for state in disk.states(self.random_states, random.Random(seed)):
             if (limit is not None and self.states >= limit) or (self.first and self.violations):
                 return False
-            self.check(point, state, disk, draw)
+            self.check(point, state, disk, random.Random(f"{seed} {state.variant}"))
         return True
 
     def check(self, point: int, state: State, disk: Disk, draw: random.Random) -> None:
@@ -323,11 +334,14 @@ def read(path: str, layer: RecordingLayer, **options: Any) -> Rows:
             if layer.exists(name):
                 raise SnapDBError(f"{name} is there without a database")
         return None
-    with SnapDB(path, **options) as db:
+    db = SnapDB(path, **options)
+    try:
         rows = dict(db)
         found = {"ok": True} if options.get("read_only") else db.fsck()
         if not found["ok"]:
             raise SnapDBError(f"fsck: {found['issues'][:3]}")
+    finally:
+        db.close()
     return rows
 
 
@@ -356,6 +370,6 @@ def run(
         disk.step(op)
         if wanted is not None and point not in wanted:
             continue
-        if not found.point(point, disk, random.Random(f"{seed} {point}"), limit):
+        if not found.point(point, disk, f"{seed} {point}", limit):
             break
     return found.report()

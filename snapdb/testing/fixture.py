@@ -1,0 +1,37 @@
+"""The pytest fixture ``snapdb_crash``: name this module in ``pytest_plugins`` of a ``conftest.py`` or a test module."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+
+from .crash import Report, Workload, record, run
+
+__all__ = ["snapdb_crash"]
+
+_LAYER = ("files", "maps", "space")
+
+
+@pytest.fixture
+def snapdb_crash() -> Callable[..., Report]:
+    """``snapdb_crash(workload, **options)`` tries the disk states that a crash of the workload could have left, and fails
+    the test with the first that breaks the promise; else it returns the Report. Options are those of ``run``, and
+    ``path``, ``maps``, ``files`` and ``space`` of ``record``.
+    """
+
+    def crash(workload: Workload, **options: Any) -> Report:
+        __tracebackhide__ = True
+        recording = record(workload, **{name: options.pop(name) for name in ("path", *_LAYER) if name in options})
+        report = run(recording, **options)
+        if report.violations:
+            point, variant, message = report.violations[0]
+            op = recording.log[point - 1]
+            pytest.fail(
+                f"a crash after operation {point} of {len(recording.log)} ({op.kind} {op.path}), {variant}: {message} "
+                f"({len(report.violations)} such states of {report.states})",
+                pytrace=False,
+            )
+        return report
+
+    return crash
