@@ -33,12 +33,13 @@ from tools import (
     scripts,
 )
 
-#: minutes a part may take on two cores; together an hour
+#: minutes a part may take on two cores; what CI has is 90
 BUDGET = {
     "environment": 2,
     "build": 8,
     "lint": 2,
     "tests": 30,
+    "crashes": 20,
     "smoke": 6,
     "readme": 9,
     "docs": 1,
@@ -50,6 +51,9 @@ OLDEST = (3, 9)
 ASV = "asv>=0.6.6,<0.7"  # pinned: its sampling rules change between versions
 SIMD_LEVELS = {"base": "", "v3": "avx2", "v4": "avx512bw"}  # the level, and the CPU flag it cannot do without
 TESTS = ROOT / "tests"
+#: where files are crashed, killed, damaged and refused; a plain run of these takes a sixteenth of the cases
+CRASHES = ("test_crash_states.py", "test_broken_variants.py", "test_io_errors.py", "test_kill.py", "test_flips.py")
+FULL_DOSE = {"SNAPDB_CRASH_STATES": "1", "SNAPDB_KILLS": "200", "SNAPDB_FLIPS": "1"}
 PARALLEL = ("-q", "-n", "2")
 
 
@@ -274,6 +278,17 @@ class Checks:
         pure = make_venv(self.ends[0].program, self.work / "pure-environment")
         pip_install(pure, f"{self.pure_wheel}[test]")
         pytest(pure, *PARALLEL, TESTS)
+
+    def crashes(self) -> None:
+        """Every crash state, kill, flipped byte and failing operation on the compiled kernels; a part with NumPy."""
+        files = [TESTS / name for name in CRASHES]
+        python = self.main
+        with Steps() as steps:
+            env = clean_environment(**FULL_DOSE)
+            steps.do(f"all of them, {python}", pytest, python.python, *PARALLEL, *files, env=env)
+            if python.numpy:
+                env = clean_environment(SNAPDB_BACKEND="numpy")
+                steps.do("a sixteenth, SNAPDB_BACKEND=numpy", pytest, python.python, *PARALLEL, *files, env=env)
 
     def smoke(self) -> None:
         """A few tests of every part on each interpreter between the oldest and the newest."""
