@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Optional
 
 import pytest
 
+from snapdb.storage import disk as disks
 from snapdb.storage import files, windows
 from snapdb.storage.files import BareLayer, File, FileLayer, PosixLayer, layer_for, local_layer, using
 from snapdb.storage.windows import WindowsLayer
@@ -101,7 +102,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if name == "faulty":
         return Place(FaultyLayer(RecordingLayer(maps=True)), "/memory")
     if name == "seeking":
-        monkeypatch.setattr(files.BareFile, "positioned", False)
+        monkeypatch.setattr(disks.BareFile, "positioned", False)
     return Place(BareLayer(), str(tmp_path))
 
 
@@ -404,7 +405,7 @@ def test_short_writes_and_reads_are_continued(disk: Place, monkeypatch: pytest.M
 
 
 def test_large_calls_are_cut(disk: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_LARGEST", 5)
+    monkeypatch.setattr(disks, "_LARGEST", 5)
     file = disk.make(b"0123456789abc")
     assert file.pread(13, 0) == b"0123456789abc"
     file.close()
@@ -601,7 +602,7 @@ def test_full_flush_falls_back_only_at_first(
 ) -> None:
     place = Place(PosixLayer(), str(tmp_path))
     control = FakeControl([None, None, errno.ENOTSUP])
-    monkeypatch.setattr(files, "_fcntl", control)
+    monkeypatch.setattr(disks, "_fcntl", control)
     file = place.make(b"abc")
     file.sync()
     file.sync()
@@ -645,7 +646,7 @@ def test_flushing_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def fsync(fd: int) -> None:
         raise OSError(code, "no")
 
-    monkeypatch.setattr(files, "_fcntl", None)
+    monkeypatch.setattr(disks, "_fcntl", None)
     monkeypatch.setattr(os, "fsync", fsync)
     layer.sync_dir(str(tmp_path / "x"))  # a file system that flushes no directory
     code = errno.EIO
@@ -686,7 +687,7 @@ def test_lock_errors_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             raise OSError(errno.ENOLCK, "no locks here")
 
     file = Place(PosixLayer(), str(tmp_path)).make()
-    monkeypatch.setattr(files, "_fcntl", NoLocks([]))
+    monkeypatch.setattr(disks, "_fcntl", NoLocks([]))
     with pytest.raises(OSError) as caught:
         file.lock(True)
     assert caught.value.errno == errno.ENOLCK
@@ -719,12 +720,12 @@ broken
     ],
 )
 def test_remote_file_systems(path: str, kind: str, remote: bool) -> None:
-    assert files.mount_type(path, MOUNTS) == kind
-    assert (kind in files._REMOTE) is remote
+    assert disks.mount_type(path, MOUNTS) == kind
+    assert (kind in disks._REMOTE) is remote
 
 
 def test_no_mounts_are_not_remote(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert files.mount_type("/x", "") == ""
+    assert disks.mount_type("/x", "") == ""
     monkeypatch.setattr(sys, "platform", "linux")
     assert isinstance(PosixLayer().is_remote("/nowhere/x"), bool)
     monkeypatch.setattr(sys, "platform", "sunos5")
@@ -859,7 +860,7 @@ def test_local_layer_by_platform(monkeypatch: pytest.MonkeyPatch, platform: str,
 
 def test_no_fcntl_is_bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_local", None)
-    monkeypatch.setattr(files, "_fcntl", None)
+    monkeypatch.setattr(files, "has_locks", False)
     monkeypatch.setattr(sys, "platform", "other")
     layer = local_layer()
     assert type(layer) is BareLayer and not layer.threads and not layer.maps and not layer.locks

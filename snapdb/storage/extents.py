@@ -15,7 +15,7 @@ from .superblock import CRC, MAX_OFFSET, PAGE, PREAMBLE
 from .views import Windows, windows_of
 
 if TYPE_CHECKING:
-    from .files import File
+    from .layer import File
 
 __all__ = [
     "ENTRY", "HEADER", "NODE", "ROOT", "ExtentHeader", "Extents", "decode_header", "encode_header",

@@ -14,7 +14,7 @@ import weakref
 from typing import Optional, Protocol
 
 from ..errors import LockedError
-from .files import DiskLayer
+from .disk import DiskLayer
 from .layer import File, FileLayer, failure
 from .superblock import read_holder
 

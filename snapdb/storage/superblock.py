@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from ..errors import CorruptionError, NotSupportedError
 
 if TYPE_CHECKING:
-    from .files import File
+    from .layer import File
 
 __all__ = [
     "CRC", "MAGIC", "MAJOR", "PAGE", "PREAMBLE", "ROOT_LIMIT", "SLOTS", "STATIC", "StaticHeader", "Superblock",

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any, Optional, Protocol
 
-from .files import DiskFile, DiskLayer, check_regular, map_file
+from .disk import DiskFile, DiskLayer, check_regular, map_file
 from .layer import File, failure
 
 __all__ = ["Api", "WindowsApi", "WindowsFile", "WindowsLayer"]
