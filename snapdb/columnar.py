@@ -18,7 +18,9 @@ from . import columnar_bulk as bulk
 from . import columnar_check as check
 from ._ext._common import BLOCK, SEGMENT, TAIL
 from .column import Column, export_numpy
-from .columnar_file import Record, Segment, pieces_of
+from .column import Staged as ColumnStaged
+from .columnar_base import ColumnarBase
+from .columnar_file import Record, pieces_of
 from .columnar_undo import Undo
 from .columnar_view import ColumnarView
 from .errors import CorruptionError, InternalError
@@ -27,12 +29,12 @@ from .scan import live_buffers, name_list, pick
 from .schema import ColumnDef, Schema
 from .segments import SegmentFile, Unread, counters
 from .step import Call, assign, calls, run
-from .table import Change, Staged, Table
+from .table import Change, Staged
 
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
 
 
-class ColumnarTable(Table):
+class ColumnarTable(ColumnarBase):
     """A columnar table in memory, no file. ``schema`` is a list of ``(name, dtype)``; every column is nullable.
 
     ``dict_columns``, ``delta_columns`` and ``for_columns`` name columns that should prefer an encoding (see
@@ -79,7 +81,7 @@ class ColumnarTable(Table):
         ]  # fmt: skip
         self.codes = [column.type.code for column in self.column_list]
         self.columns: dict[str, Column] = {column.name: column for column in self.column_list}
-        self.deleted: list[Optional[bytearray]] = [None]  # bitmaps of 65,536 rows, never changed in place
+        self.deleted = [None]
         self.deleted_rows = 0
         self._deletions = 0
         self._file: Optional[SegmentFile] = None
@@ -137,11 +139,7 @@ class ColumnarTable(Table):
                 run(calls([*first, *self.publication(states, start + staged.rows, len(self.deleted)), *then]))
             return start
 
-    def publication(self, states: list[Any], rows: int, known: int) -> list[Call]:
-        """The calls that make prepared states of every column the table's own, for one step.
-
-        The table then has ``rows`` positions; its list of deleted rows has ``known`` segments by then.
-        """
+    def publication(self, states: list[ColumnStaged], rows: int, known: int) -> list[Call]:
         k, parts = states[0].k, states[0].parts
         sealed = parts[-1][0]
         return [
@@ -167,7 +165,6 @@ class ColumnarTable(Table):
                 self._warn("no memory to fold the tail of table %r, trying again at the next insert")
 
     def make_room(self) -> None:
-        """Fold a full tail: no row may be appended past the end of the open segment."""
         tail = self.column_list[0].parts[-1][1]
         if tail.rows >= self.port.limit:
             self._fold()
@@ -209,10 +206,11 @@ class ColumnarTable(Table):
             for idx, values in changes:
                 for j, value in values:  # zone maps first: one that is too wide is still true
                     self.column_list[j].widen(idx >> 16, idx & (SEGMENT - 1), value)
+            done = [False]
             try:
-                run(calls(first), starmap(self.port.amend, changes), calls(then))
+                run(calls(first), starmap(self.port.amend, changes), calls([*then, assign(done, 0, True)]))
             except BaseException:
-                for j, k, overlay in before:
+                for j, k, overlay in () if done[0] else before:
                     self.column_list[j].restore_overlay(k, overlay)
                 raise
             self._reseal(touched)
@@ -313,8 +311,7 @@ class ColumnarTable(Table):
         if self._undo is not None:
             self._undo.touch(len(self.deleted) - 1)
 
-    def touch_open(self, states: list[Any]) -> None:
-        """The open segment is about to become what is staged, with those that follow."""
+    def touch_open(self, states: list[ColumnStaged]) -> None:
         if self._file is not None or self._undo is not None:
             k, parts = states[0].k, states[0].parts
             for at in range(len(parts)):
@@ -353,33 +350,14 @@ class ColumnarTable(Table):
                 undo.rollback()
 
     def keep_records(self, ks: Iterable[int]) -> None:
-        """What is noted of these segments' places in the file is about to change."""
         if self._undo is not None and self._file is not None:
             self._undo.keep(ks, self._file.records)
 
     def recalling(self, records: Mapping[int, Optional[Record]]) -> list[Call]:
-        """The calls that take back what was noted of the file and of deleted rows, for one step."""
         forgotten: list[Call] = [partial(setattr, self, "_deletions", self._deletions + 1)]
         return forgotten if self._file is None else [*forgotten, *self._file.recalling(records)]
 
     # -- the file -------------------------------------------------------------
-
-    def segment_rows(self, k: int) -> int:
-        """Row positions of segment k."""
-        rows: int = self.port.rows
-        return max(0, min(SEGMENT, rows - k * SEGMENT))
-
-    def segment(self, k: int) -> Optional[Segment]:
-        """Segment k as it is now, chunks that are not read yet as their stand-ins; None where it has no live row."""
-        columns = self.column_list
-        if not self.segment_rows(k) or columns[0].parts[k] is None:
-            return None
-        return Segment(
-            [column.parts[k] for column in columns],
-            [column.zones[k] for column in columns],
-            [column.overlays.get(k) for column in columns],
-            self.deleted[k],
-        )
 
     def attach(self, log: Any) -> None:
         self.port.attach(log)
@@ -473,16 +451,6 @@ class ColumnarTable(Table):
         """Read every entry of the file that is not read yet, and no value."""
         if self._file is not None:
             self._file.load_all()
-
-    @property
-    def rows(self) -> int:
-        """Row positions given out."""
-        count: int = self.port.rows
-        return count
-
-    def __len__(self) -> int:
-        count: int = self.port.rows - self.deleted_rows
-        return count
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         return self.items()

@@ -14,7 +14,7 @@ from .segments import Draft, recorded
 from .step import Call, assign, calls, run
 
 if TYPE_CHECKING:
-    from .columnar import ColumnarTable
+    from .columnar_base import ColumnarBase
     from .segments import SegmentFile
     from .table import Staged
 
@@ -28,7 +28,7 @@ class _Prepared(NamedTuple):
     drafts: dict[int, Draft]
 
 
-def prepare(table: ColumnarTable, staged: Staged) -> Bulk:
+def prepare(table: ColumnarBase, staged: Staged) -> Bulk:
     """See ``Table.prepare``. The caller has the table to itself until the batch is published."""
     with table.writing():
         table.make_room()
@@ -45,7 +45,7 @@ def prepare(table: ColumnarTable, staged: Staged) -> Bulk:
         return Bulk(first, staged.rows, entries, _Prepared(states, drafts))
 
 
-def _segment(table: ColumnarTable, states: list[ColumnStaged], at: int) -> Segment:
+def _segment(table: ColumnarBase, states: list[ColumnStaged], at: int) -> Segment:
     """The segment ``at`` of the staged ones; the first is the open one as it will be, with its deleted rows."""
     parts, zones = [state.parts[at] for state in states], [state.zones[at] for state in states]
     if at:
@@ -56,7 +56,7 @@ def _segment(table: ColumnarTable, states: list[ColumnStaged], at: int) -> Segme
 
 
 def publish(
-    table: ColumnarTable, file: SegmentFile, batch: Bulk, stored: Sequence[tuple[int, Entry]], then: Sequence[Call],
+    table: ColumnarBase, file: SegmentFile, batch: Bulk, stored: Sequence[tuple[int, Entry]], then: Sequence[Call],
     first: Sequence[Call],
 ) -> int:  # fmt: skip
     """See ``Table.publish``."""
@@ -72,7 +72,7 @@ def publish(
         return batch.first
 
 
-def replay(table: ColumnarTable, file: SegmentFile, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> None:
+def replay(table: ColumnarBase, file: SegmentFile, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> None:
     """See ``Table.replay``."""
     with table.writing():
         table.make_room()

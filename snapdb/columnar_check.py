@@ -12,12 +12,12 @@ from .errors import CorruptionError
 
 if TYPE_CHECKING:
     from .column import Column
-    from .columnar import ColumnarTable
+    from .columnar_base import ColumnarBase
 
 __all__ = ["verify"]
 
 
-def verify(table: ColumnarTable) -> Iterator[str]:
+def verify(table: ColumnarBase) -> Iterator[str]:
     """See ``Table.verify``."""
     live = 0
     for k in range(len(table.deleted)):
@@ -29,7 +29,7 @@ def verify(table: ColumnarTable) -> Iterator[str]:
         yield f"{live} rows are live, not {len(table)} as the counters say"
 
 
-def _segment(table: ColumnarTable, k: int) -> tuple[list[str], int]:
+def _segment(table: ColumnarBase, k: int) -> tuple[list[str], int]:
     """What is wrong with segment k, and its live rows."""
     found: list[str] = []
     shapes = set()
@@ -60,7 +60,7 @@ def _segment(table: ColumnarTable, k: int) -> tuple[list[str], int]:
     return found, size - int(kernel.count(deleted))
 
 
-def _column(table: ColumnarTable, j: int, k: int) -> Iterator[str]:
+def _column(table: ColumnarBase, j: int, k: int) -> Iterator[str]:
     column = table.column_list[j]
     sealed, _ = column.part(k)
     zone, overlay = column.zones[k], column.overlays.get(k) or {}
@@ -79,7 +79,7 @@ def _column(table: ColumnarTable, j: int, k: int) -> Iterator[str]:
         yield "there is a null in a column that has none"
 
 
-def _zone(table: ColumnarTable, column: Column, zone: Zone, sealed: Any, overlay: dict[int, Any]) -> Iterator[str]:
+def _zone(table: ColumnarBase, column: Column, zone: Zone, sealed: Any, overlay: dict[int, Any]) -> Iterator[str]:
     """A zone map against the values of the sealed part."""
     buffer = sealed.decode()
     if zone.exact:

@@ -10,7 +10,7 @@ from ._ext._common import Zone
 from .step import Call, assign, calls, run
 
 if TYPE_CHECKING:
-    from .columnar import ColumnarTable
+    from .columnar_base import ColumnarBase
     from .columnar_file import Record
 
 __all__ = ["Undo"]
@@ -29,7 +29,7 @@ class _Image(NamedTuple):
 class Undo:
     """A columnar table as of now. The table tells it which segment it is about to change."""
 
-    def __init__(self, table: ColumnarTable) -> None:
+    def __init__(self, table: ColumnarBase) -> None:
         self._table = table
         self._rows = table.port.rows
         self._limit = table.port.limit

@@ -11,7 +11,7 @@ from .scan import View
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk
-    from .columnar import ColumnarTable
+    from .columnar_base import ColumnarBase
 
 __all__ = ["ColumnarView"]
 
@@ -19,7 +19,7 @@ __all__ = ["ColumnarView"]
 class ColumnarView(View):
     """A columnar table as of one moment: its lists copied, everything in them shared."""
 
-    def __init__(self, table: ColumnarTable, kernels: Backend) -> None:
+    def __init__(self, table: ColumnarBase, kernels: Backend) -> None:
         super().__init__(kernels, table.kernels, table.schema, table.port.rows)
         self._columns = table.column_list
         self._parts = [list(column.parts) for column in self._columns]

@@ -7,6 +7,7 @@ import operator
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
@@ -15,7 +16,9 @@ from .columnar import ColumnarTable
 from .constraints import UniqueKeys
 from .errors import (
     ClosedError,
+    CorruptionError,
     DurabilityError,
+    InternalError,
     NotFoundError,
     NotSupportedError,
     ReadOnlyError,
@@ -190,12 +193,13 @@ class SnapDB:
         self._use(table)
         self._unique.stale(table)
         self._file = file
+        # no reference back from what the store calls: a handle that is dropped must go
+        handle = weakref.ref(self)
+        store.broken = lambda error: _on_broken(handle(), error)
         if not self._read_only:
             table.attach(store.log)
-            # no reference back from what the store calls: a handle that is dropped must go
-            handle = weakref.ref(self)
             store.full = lambda: _on_full(handle())
-            store.broken = lambda error: _on_broken(handle(), error)
+            store.alone = lambda: _alone(handle())
         self._finalizer = weakref.finalize(self, _dropped, store, table)
         self._finalizer.atexit = False
 
@@ -227,11 +231,13 @@ class SnapDB:
         with engine.writing():  # waits for the transaction of another thread
             if self._transactions.is_open:
                 self._transactions.rollback()
-            file, self._file = self._file, None
-            self._leave(_Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)"))
+            file = self._file
+            self._leave(self._closed())
+            # whoever has the kernel's insert() still, or waits for its turn, must not write into what is gone
+            engine.attach(_closed_log(engine, self._closed()))
             if file is not None:
                 self._finalizer.detach()
-                engine.attach(None)
+                self._file = None
                 try:
                     file.close()
                 finally:
@@ -242,9 +248,17 @@ class SnapDB:
         file, self._file = self._file, None
         if file is not None:
             self._finalizer.detach()
-            self._leave(_Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)"))
+            self._leave(self._closed())
             file.store.abandon()
-            file.table.release()
+            table = file.table
+            if table.lock.acquire(blocking=False):  # in a forked child it may be that of a thread which is not there
+                try:
+                    table.release()
+                finally:
+                    table.lock.release()
+
+    def _closed(self) -> _Absent:
+        return _Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)")
 
     def _leave(self, absent: _Absent) -> None:
         self._engine = absent
@@ -290,9 +304,9 @@ class SnapDB:
         """
         engine = self._open_engine()
         if self._file is not None and not self._read_only:
-            with engine.lock:
+            with engine.writing():
                 self._outside("flush")
-                self._file.store.flush()
+                self._its_file().store.flush()
 
     def checkpoint(self) -> None:
         """The write-ahead log is folded into the data file; in memory there is nothing to do.
@@ -304,7 +318,15 @@ class SnapDB:
             self._writable()
             with engine.writing():
                 self._outside("checkpoint")
-                self._file.checkpoint()
+                self._its_file().checkpoint()
+
+    def _its_file(self) -> TableFile:
+        """The file of a handle that has one; ClosedError where it was closed while this thread waited."""
+        file = self._file
+        if file is None:
+            self._open_engine()
+            raise InternalError(f"{str(self.path)!r} has lost its file")
+        return file
 
     def _outside(self, name: str) -> None:
         if self._transactions.is_open:
@@ -345,6 +367,7 @@ class SnapDB:
             return idx
         values = engine.codec.encode(row)
         with engine.writing():
+            self._open_engine()
             keys = self._unique.check_row(values)
             new: int = engine.rows
             try:
@@ -369,8 +392,9 @@ class SnapDB:
         return self._extend(self._writable().stage_columns(columns))
 
     def _extend(self, staged: Staged) -> int:
-        engine = self._engine
+        engine = self._open_engine()
         with engine.writing():
+            self._open_engine()
             keys = self._unique.entering_batch(engine.rows, self._unique.check_batch(staged))
             if self._file is not None and self._file.is_bulk(staged):
                 self._file.extend(self._journal, staged, keys)
@@ -401,6 +425,7 @@ class SnapDB:
                 engine.update(idx, row)
                 return
             with engine.writing():
+                self._open_engine()
                 self._apply([engine.plan_update(idx, row)])
         except TypeError:
             _check_id(idx, "to change rows by condition use batch_update()")
@@ -419,6 +444,7 @@ class SnapDB:
                 engine.delete(idx)
                 return
             with engine.writing():
+                self._open_engine()
                 engine.check_live([idx])
                 self._remove([operator.index(idx)])
         except TypeError:
@@ -437,6 +463,7 @@ class SnapDB:
         """
         engine = self._writable()
         with engine.writing():
+            self._open_engine()
             key = self.schema.primary_key
             if key is None:
                 raise SchemaError("upsert needs a primary key: declare one column with primary_key=True")
@@ -455,6 +482,7 @@ class SnapDB:
         """
         engine = self._writable()
         with engine.writing():
+            self._open_engine()
             changes = engine.plan_updates(predicate, updates)
             self._apply(changes)
         return len(changes)
@@ -463,6 +491,7 @@ class SnapDB:
         """Delete the rows that meet the conditions; returns how many. ValueError for no conditions at all."""
         engine = self._writable()
         with engine.writing():
+            self._open_engine()
             ids = engine.select_for_delete(conditions, combine)
             self._remove(ids)
         return len(ids)
@@ -473,6 +502,7 @@ class SnapDB:
         """
         engine = self._writable()
         with engine.writing():
+            self._open_engine()
             file = None if self._transactions.is_open else self._file
             before = 0 if file is None else file.bytes_on_disk()
             keys = self._unique.rebuilding(engine) if self._unique else []
@@ -498,6 +528,7 @@ class SnapDB:
         engine = self._open_engine()
         target = os.fsdecode(os.fspath(destination))
         with engine.writing():
+            self._open_engine()
             self._outside("backup")
             file = self._file
             if file is not None and not self._read_only:
@@ -518,6 +549,7 @@ class SnapDB:
         """
         engine = self._open_engine()
         with engine.writing():
+            self._open_engine()
             issues = [] if self._file is None else self._file.check(full)
             if full:
                 issues += [{"kind": "table", "where": str(self.path), "message": text} for text in engine.verify()]
@@ -674,7 +706,12 @@ class SnapDB:
 
     def stats(self) -> dict[str, Any]:
         """Rows, deleted rows, bytes and per column encoding and bytes. File figures are 0 in memory."""
-        engine = self._engine
+        engine = self._open_engine()
+        with engine.lock:  # what is free may have to be found out first, and nobody may take of it meanwhile
+            self._open_engine()
+            return self._figures(engine)
+
+    def _figures(self, engine: Any) -> dict[str, Any]:
         live, held = len(engine), self.memory_usage()
         figures = {"file_bytes": 0, "wal_bytes": 0, "live_bytes": held, "free_bytes": 0, "last_checkpoint": None}
         if self._file is not None:
@@ -743,13 +780,30 @@ def _on_full(handle: Optional[SnapDB], due: bool = True) -> None:
 
 
 def _quietly(handle: SnapDB, work: Callable[[], None]) -> None:
-    """Do what a write has made due; where the disk is full the write stays and a later one tries again."""
+    """Do what a write has made due. The write stays, whatever is wrong: a later one tries again, and checkpoint() and
+    close() say it.
+    """
     try:
         work()
-    except (StorageError, MemoryError) as error:
+    except (StorageError, CorruptionError, MemoryError) as error:
         import logging  # not at the top: it would be a third of the cost of importing SnapDB
 
         logging.getLogger("snapdb").warning("%s: the checkpoint failed, the log goes on: %s", handle.path, error)
+
+
+def _alone(handle: Optional[SnapDB]) -> AbstractContextManager[Any]:
+    """A block in which nobody else writes to the table of this handle."""
+    engine = None if handle is None else handle._engine
+    return nullcontext() if engine is None or isinstance(engine, _Absent) else engine.writing()
+
+
+def _closed_log(engine: Any, absent: _Absent) -> Any:
+    """A log that refuses every row."""
+
+    def refuse(*_: Any) -> NoReturn:
+        absent.refuse()
+
+    return engine.kernels.wal.Log(refuse, refuse, refuse, refuse)
 
 
 def _on_broken(handle: Optional[SnapDB], error: BaseException) -> None:
@@ -764,7 +818,6 @@ def _dropped(store: Any, table: Any) -> None:
     import warnings
 
     store.abandon()
-    table.release()
     warnings.warn(f"the database {store.path!r} was not closed", ResourceWarning, stacklevel=2)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .errors import ReadOnlyError
 from .journal import Journal, Step
 from .records import Record, Writer
+from .step import assign
 
 if TYPE_CHECKING:
     from .pieces import Entry
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["FileJournal", "ReadOnlyJournal"]
 
 _FIRST, _MIDDLE, _LAST, _AS_SAID = 1, 0, 2, -1
+BULK_SINCE_CHECKPOINT = 64 << 20  # bytes of large batches that make a checkpoint due
 
 
 class ReadOnlyJournal(Journal):
@@ -39,14 +41,14 @@ class FileStep(Step):
         self, store: Store, records: list[Record], inner: bool, happened: Optional[Callable[[], bool]]
     ) -> None:
         self._store = store
-        self._done: list[bool] = []
+        self._done = [False]  # set without a memory allocation, which could fail
         self._happened = happened
         append = store.log.append
         self.first = [
             partial(append, record.kind, record.payload, _AS_SAID if inner else _flags(at, len(records)))
             for at, record in enumerate(records)
         ]
-        self.then = [partial(self._done.append, True)]
+        self.then = [assign(self._done, 0, True)]
 
     def __enter__(self) -> Step:
         self._mark = self._store.log.mark()
@@ -54,7 +56,7 @@ class FileStep(Step):
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         log = self._store.log
-        if kind is None or self._done or (self._happened is not None and self._happened()):
+        if kind is None or self._done[0] or (self._happened is not None and self._happened()):
             log.after()
         elif log.mark() != self._mark and self._store.failed is None:
             self._store.rollback_to(self._mark)
@@ -107,6 +109,13 @@ class FileJournal(Journal):
         self._store.commit()
         self._inner = False
         self._written = []
+
+    def settle(self) -> None:
+        log = self._store.log
+        if log.position > log.threshold:
+            log.after()
+        if self._store.bulk_bytes >= BULK_SINCE_CHECKPOINT:
+            self._store.full()
 
     def has_committed(self) -> bool:
         log = self._store.log

@@ -65,6 +65,9 @@ class Journal:
     def commit(self) -> None:
         """It is whole."""
 
+    def settle(self) -> None:
+        """What a commit has made due, when the transaction is over: a checkpoint where the log is long."""
+
     def has_committed(self) -> bool:
         """Whether the transaction is whole although ``commit`` raised."""
         return False

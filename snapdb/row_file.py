@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from operator import index as _index
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from .errors import CorruptionError
 from .pieces import Bulk, Entry, Piece
 
 if TYPE_CHECKING:
-    from ._ext import SlabView
+    from ._ext import Backend, SlabView
     from .pieces import Source
-    from .rowstore import RowTable
+    from .schema import Schema
     from .table import Staged
 
-__all__ = ["RowFile", "State", "counters", "entries", "prepare", "verify"]
+__all__ = ["RowFile", "SlabOwner", "State", "counters", "entries", "prepare", "verify"]
 
 GROUP, PATCH = 5 << 24, 6 << 24  # tags
 MOST_GROUPS = 1 << 32  # 256 TiB of rows: a header that says more is damaged
@@ -37,7 +38,34 @@ def counters(header: Mapping[str, Any], span: int) -> tuple[int, int]:
     return rows, live
 
 
-def _span(table: RowTable) -> int:
+class SlabOwner(Protocol):
+    """A table of rows in slabs, and no more of it than its file needs."""
+
+    schema: Schema
+    kernels: Backend
+    codec: Any  # the kernel's RowCodec
+    slabs: Any  # the kernel's SlabTable
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held in every call of the file's side."""
+        ...
+
+    def new_slabs(self) -> Any:
+        """Rows of this table's layout, none yet."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Row positions given out."""
+        ...
+
+    def __len__(self) -> int:
+        """Live rows."""
+        ...
+
+
+def _span(table: SlabOwner) -> int:
     """Rows of a group."""
     span: int = table.slabs.slab_rows * table.slabs.group_slabs
     return span
@@ -79,7 +107,7 @@ class RowFile:
     Python code. The table's lock is held in every call.
     """
 
-    def __init__(self, table: RowTable, source: Source) -> None:
+    def __init__(self, table: SlabOwner, source: Source) -> None:
         self._table = table
         self._slabs = table.slabs
         self._source = source
@@ -343,7 +371,7 @@ def _pieces(group: int, entry: Entry) -> tuple[Piece, Optional[Piece]]:
     return entry.pieces[0], entry.pieces[1] if len(tags) > 1 else None
 
 
-def _patched(table: RowTable, group: int, image: Any, patch: Optional[Any]) -> tuple[Any, int]:
+def _patched(table: SlabOwner, group: int, image: Any, patch: Optional[Any]) -> tuple[Any, int]:
     """A group as a table of its own, and the rows that the patch has changed; CorruptionError."""
     scratch = table.new_slabs()
     scratch.skip(_span(table))
@@ -387,7 +415,7 @@ def _read_patch(data: memoryview, span: int) -> Iterator[tuple[int, Optional[mem
         raise ValueError(f"the patch has {len(data) - at} bytes too many")
 
 
-def _values(table: RowTable, view: SlabView, ids: list[int]) -> Iterator[Optional[list[Any]]]:
+def _values(table: SlabOwner, view: SlabView, ids: list[int]) -> Iterator[Optional[list[Any]]]:
     """The physical values of rows by ascending id, None for a dead one."""
     columns = range(len(table.schema.columns))
     if len(ids) <= _FEW:
@@ -410,12 +438,12 @@ def _is_alive(view: SlabView, start: int, stop: int) -> bool:
     return mask is None or any(mask)
 
 
-def _count(table: RowTable, view: SlabView, start: int, stop: int) -> int:
+def _count(table: SlabOwner, view: SlabView, start: int, stop: int) -> int:
     mask = view.live_mask(start, stop)
     return stop - start if mask is None else int(table.kernels.mask.count(mask))
 
 
-def _look(table: RowTable, slabs: Any, start: int, stop: int) -> tuple[int, Optional[str]]:
+def _look(table: SlabOwner, slabs: Any, start: int, stop: int) -> tuple[int, Optional[str]]:
     """The live rows of positions ``start..stop``, and what is wrong with their values."""
     view: SlabView = slabs.pin()
     try:
@@ -433,7 +461,7 @@ def _look(table: RowTable, slabs: Any, start: int, stop: int) -> tuple[int, Opti
 # -- whole tables and batches ------------------------------------------------
 
 
-def entries(table: RowTable) -> Iterator[tuple[int, Entry]]:
+def entries(table: SlabOwner) -> Iterator[tuple[int, Entry]]:
     """Every group with a live row, with its image."""
     yield from _dumped(table.slabs, 0, _span(table))
 
@@ -448,7 +476,7 @@ def _dumped(slabs: Any, first: int, span: int) -> Iterator[tuple[int, Entry]]:
             yield group, Entry(b"", [Piece(GROUP, b"", slabs.dump(group))])
 
 
-def verify(table: RowTable) -> Iterator[str]:
+def verify(table: SlabOwner) -> Iterator[str]:
     """What is wrong with a table that has no file."""
     live, span = 0, _span(table)
     for start in range(0, table.rows, span):
@@ -460,7 +488,7 @@ def verify(table: RowTable) -> Iterator[str]:
         yield f"{live} rows are live, and the table says {len(table)}"
 
 
-def prepare(table: RowTable, staged: Staged) -> Bulk:
+def prepare(table: SlabOwner, staged: Staged) -> Bulk:
     """A batch as the groups that it makes."""
     fresh = table.new_slabs()
     first = table.slabs.rows
@@ -469,7 +497,7 @@ def prepare(table: RowTable, staged: Staged) -> Bulk:
     return Bulk(first, staged.rows, list(_dumped(fresh, first, _span(table))), fresh)
 
 
-def _read_bulk(table: RowTable, source: Source, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> Any:
+def _read_bulk(table: SlabOwner, source: Source, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> Any:
     """The groups of a batch as a table whose positions below ``first`` hold none; CorruptionError."""
     span = _span(table)
     keys = [group for group, _ in stored]

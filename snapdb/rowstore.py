@@ -16,7 +16,7 @@ from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
 from .column import numpy, numpy_dtype
 from .errors import SchemaError, TransactionError
 from .scan import Page, View, live_buffers, pick
-from .step import Call, calls, run
+from .step import Call, assign, calls, run
 from .table import Change, Staged, Table
 
 if TYPE_CHECKING:
@@ -210,11 +210,11 @@ class RowTable(Table):
         if self._file is not None:
             self._file.load_open()
         start: int = self.slabs.rows
-        done: list[bool] = []
+        done = [False]
         try:
-            run(calls([*first, work, *then, partial(done.append, True)]))
+            run(calls([*first, work, *then, assign(done, 0, True)]))
         except BaseException:
-            if not done and self.slabs.rows > start:
+            if not done[0] and self.slabs.rows > start:
                 self.slabs.truncate(start)
             raise
         return start
@@ -272,11 +272,11 @@ class RowTable(Table):
         noted = [self._notes.undo] if self._notes is not None and self._notes.wanted(ids) else []
         for notes in noted:
             notes.append(undo)
-        done: list[bool] = []
+        done = [False]
         try:
-            run(calls(first), work, calls([*then, partial(done.append, True)]))
+            run(calls(first), work, calls([*then, assign(done, 0, True)]))
         except BaseException:
-            if not done:
+            if not done[0]:
                 run(calls(undo.calls(undo.read())))
                 for notes in noted:
                     notes.pop()
@@ -294,16 +294,16 @@ class RowTable(Table):
             fresh, spare = self.new_slabs(), self.new_slabs()
             fresh.extend(buffers)
             notes = self._notes
-            done: list[bool] = []
+            done = [False]
             state = None if self._file is None else self._file.renumbered()
             steps: list[Call] = [partial(spare.take_over, self.slabs), partial(self.slabs.take_over, fresh)]
             if notes is not None and notes.spare is None:
                 notes.state = state
                 steps.append(partial(setattr, notes, "spare", spare))
             try:
-                run(calls([*first, *steps, *then, partial(done.append, True)]))
+                run(calls([*first, *steps, *then, assign(done, 0, True)]))
             except BaseException:
-                if not done:
+                if not done[0]:
                     self._take_back(spare, state)
                     if notes is not None and notes.spare is spare:
                         notes.spare = None

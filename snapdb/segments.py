@@ -36,7 +36,7 @@ from .step import Call, assign, calls, run
 
 if TYPE_CHECKING:
     from .column import Column
-    from .columnar import ColumnarTable
+    from .columnar_base import ColumnarBase
 
 __all__ = ["Draft", "Loaded", "Sealed", "SegmentFile", "Unread", "counters", "recorded"]
 
@@ -104,7 +104,7 @@ class Loaded(NamedTuple):
 class SegmentFile:
     """What a columnar table knows of its file: where the entries are read from, and what they do not say yet."""
 
-    def __init__(self, table: ColumnarTable, source: Source) -> None:
+    def __init__(self, table: ColumnarBase, source: Source) -> None:
         self.lock = table.lock
         self.columns = table.column_list
         self._table = table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from .errors import CorruptionError, SchemaError, SchemaMismatchError, StorageError
-from .filejournal import FileJournal, ReadOnlyJournal
+from .filejournal import BULK_SINCE_CHECKPOINT, FileJournal, ReadOnlyJournal
 from .pieces import Entry, Piece
 from .records import Replay
 from .schema import Schema
@@ -26,7 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 BULK = 1 << 20  # bytes of a batch that goes to extents of its own rather than through the log
-BULK_SINCE_CHECKPOINT = 64 << 20
 HINTS = ("dict_columns", "delta_columns", "for_columns")
 
 
@@ -129,7 +129,18 @@ class TableFile:
 
     def checkpoint(self) -> None:
         """Fold the log into the file. The caller has the table to itself."""
-        self.table.saved(self.store.checkpoint(self.header(), self.table.changes()))
+        store = self.store
+        before, told = store.generation, False
+        try:
+            stored = store.checkpoint(self.header(), self.table.changes())
+            self.table.saved(stored)
+            told = True
+        except BaseException:
+            # an interrupt where the file has the entries and the table does not know their places: it would go on with
+            # places that are given back
+            if not told and store.generation != before and store.failed is None:
+                store.poison(InterruptedError(errno.EINTR, "interrupted at the end of a checkpoint"))
+            raise
 
     def is_bulk(self, staged: Staged) -> bool:
         """Whether a batch is large enough to go to extents of its own."""
@@ -162,8 +173,10 @@ class TableFile:
         self.store.shrink()
         figures = self.store.statistics()
         if figures["free_bytes"] * 4 > figures["file_bytes"]:
-            # the new copy went behind the old one: a second copy has room in front of it
-            self.table.saved(self.store.checkpoint(self.header(), self.entries()))
+            # the new copy went behind the old one: a second copy has room in front of it. The table itself must write
+            # it, for it notes where each piece is; compact, it is the same rows again and nothing for the log
+            self.table.compact()
+            self.checkpoint()
             self.store.shrink()
 
     def wants_checkpoint(self) -> bool:

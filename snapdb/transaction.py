@@ -39,15 +39,18 @@ class Transactions:
                 raise TransactionError(
                     "Nested transactions are not supported", hint="end the transaction that is open first"
                 )
-            self._journal.begin()
-            self._table.begin()
-            self._keys.begin()
             self._generation = self._table.generation
         except BaseException:
             alone.close()
             raise
-        self._alone = alone
-        self.is_open = True
+        try:
+            self._alone, self.is_open = alone, True
+            self._journal.begin()
+            self._table.begin()
+            self._keys.begin()
+        except BaseException:  # an interrupt may come when the log holds its frames already
+            self.rollback()
+            raise
 
     def commit(self) -> None:
         """Make everything since ``begin`` last. Where the log cannot take it, it is taken back and the error raised."""
@@ -61,6 +64,7 @@ class Transactions:
             self._keep()
             raise
         self._keep()
+        self._journal.settle()
 
     def _keep(self) -> None:
         self._table.commit()

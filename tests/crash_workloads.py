@@ -1,7 +1,7 @@
 """Workloads for the crash, fault and kill tests: each goes through an engine's writes with a model beside it.
 
-Tables and pages are small, and so are the limits that start a checkpoint or the bulk path, so that a disk state costs about
-a millisecond.
+Tables and pages are small, and so are the limits that start a checkpoint or the bulk path, so that a disk state costs
+about a millisecond.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The crash tests tested: each deliberately broken variant of the protocol must be caught by a workload's crash states."""
+"""The crash tests tested: each broken variant of the protocol must be caught by a workload's crash states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from crash_workloads import WORKLOADS, Play, Workload
 
 from snapdb import _ext, tablefile
 from snapdb._ext import _wal_py
-from snapdb.pieces import Ref
 from snapdb.storage import catalog, checkpoint, extents, recovery, shrinking, store, superblock, wal
 from snapdb.testing.crash import Mismatch, Report, Session, run
 from snapdb.testing.layers import RecordingFile, RecordingLayer
@@ -367,7 +366,7 @@ def outcome(name: str) -> Report:
         return run(recording, seed=7, random_states=12, **{"double_share": 0.1, "first": True, **second})  # type: ignore[arg-type]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def unbroken(name: str) -> Report:
     return outcome(name)
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from typing import Callable
 
 import pytest
 from crash_workloads import WORKLOADS, Workload, soup
@@ -15,7 +15,7 @@ from crash_workloads import WORKLOADS, Workload, soup
 from snapdb.testing.crash import run
 
 FACTOR = float(os.environ.get("SNAPDB_CRASH_STATES", "") or 1 / 16)
-FIXED = {name: 30 for name in WORKLOADS}  # random states for each crash point
+RANDOM = 30  # states for each crash point
 SOUPS = max(1, round(64 * FACTOR))
 EVERY = max(1, min(16, round(1 / FACTOR)))  # of the crash points of a fixed workload, each so-manieth
 DOUBLE = 0.1
@@ -35,7 +35,7 @@ def check(workload: Workload, random_states: int, every: int, seed: int, count: 
 def test_workload(name: str, record_property: Callable[[str, object], None]) -> None:
     """All crash points of a workload."""
     at = list(WORKLOADS).index(name)
-    check(WORKLOADS[name], round(30 * max(FACTOR, 0.25)), EVERY, at, record_property)
+    check(WORKLOADS[name], round(RANDOM * max(FACTOR, 0.25)), EVERY, at, record_property)
 
 
 @pytest.mark.parametrize("engine", ["row", "columnar"])

@@ -383,8 +383,8 @@ def test_the_installed_package_is_the_one_under_test() -> None:
 
 FACES = {"__main__", "benchmark", "cli", "demo", "document_store", "export", "query"}
 ENGINES = {
-    "column", "columnar", "columnar_bulk", "columnar_check", "columnar_file", "columnar_undo", "columnar_view",
-    "row_file", "rowstore", "segments", "table",
+    "column", "columnar", "columnar_base", "columnar_bulk", "columnar_check", "columnar_file", "columnar_undo",
+    "columnar_view", "row_file", "rowstore", "segments", "table",
 }  # fmt: skip
 STORAGE = {"storage"}
 CORE = {"core", "tablefile", "filejournal", "records"}  # where engines and storage meet

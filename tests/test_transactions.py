@@ -148,8 +148,10 @@ def test_every_kind_of_write_is_kept_or_taken_back(place: Place, write: str) -> 
 
 def test_everything_in_one_transaction(place: Place) -> None:
     def all_of_it(it: Any) -> None:
-        for write in WRITES.values():
-            write(it)
+        for name, write in WRITES.items():
+            if name != "compact":
+                write(it)
+        it.compact()
         it.batch_insert({**person(i), "id": 200_000 + i} for i in range(900))
         it.delete_where([("id", "gt", 200_800)])
 
@@ -645,9 +647,9 @@ def test_a_full_disk_at_commit(engine: str, backend_name: str, durability: str, 
         place = Place(files, True, durability=durability)
         for it in place.both:
             it.batch_insert(people(50))
-        layer.plan = Plan(layer.operations + 1, errno.ENOSPC, short=short, forever=True, kinds=frozenset([kind]))
+        # what was allocated before can be written to on a full disk
         layer.operations = 0
-        layer.plan = layer.plan._replace(at=1)
+        layer.plan = Plan(1, errno.ENOSPC, short=short, forever=kind == "allocate", kinds=frozenset([kind]))
         with pytest.raises(errors.StorageError) as caught:
             with place.db.transaction():
                 for i in range(400):  # more than what is allocated
@@ -718,7 +720,8 @@ def test_other_threads_wait_with_their_writes(place: Place) -> None:
         for i in range(50):
             place.db.insert(new(i))
         time.sleep(0.05)
-        assert done == []
+        # a table in memory has nothing to flush
+        assert set(done) <= (set() if place.in_file else {"flush", "checkpoint"})
         assert len(place.db) == 1497 + 50
     for thread in threads:
         thread.join()
@@ -813,16 +816,26 @@ def test_many_threads_in_transactions(files: Files, in_file: bool) -> None:
     assert place.db.fsck()["ok"]
 
 
-def test_readers_do_not_wait(place: Place) -> None:
-    """They see the state before, or what the transaction has done so far."""
+def test_readers_see_either(place: Place) -> None:
+    """The state before, what the transaction has done so far, or what it did."""
     seen: list[int] = []
+
+    def read() -> None:
+        seen.append(len(place.db.select([("id", "lt", 1010)])))
+        seen.append(sum(place.db.get(idx) is not None for idx in range(10)))
+        seen.append(place.db.count_where([("id", "lt", 1010)]))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
     with place.db.transaction():
         place.db.delete(0)
-        thread = threading.Thread(target=lambda: seen.append(len(place.db.select([("id", "lt", 1010)]))))
-        thread.start()
-        thread.join(30)
-        assert not thread.is_alive()
-    assert seen[0] in (8, 9)
+        for thread in threads:
+            thread.start()
+        time.sleep(0.02)
+        place.db.delete(1)
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 9
+    assert set(seen) <= {9, 8, 7}
 
 
 def test_close_by_another_thread_waits(place: Place) -> None:

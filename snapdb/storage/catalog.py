@@ -133,7 +133,7 @@ class Tree:
         self.top = top
         self._cache: dict[Ref, Node] = {}
         self._cached = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collection may run code that reads, here too
 
     # -- reading -----------------------------------------------------------
     def get(self, key: int) -> Optional[Entry]:
@@ -231,8 +231,8 @@ class Tree:
             self._cache[ref] = node
             while self._cached > _CACHE and self._cache:
                 oldest = next(iter(self._cache))
-                del self._cache[oldest]
-                self._cached -= oldest.size
+                if self._cache.pop(oldest, None) is not None:
+                    self._cached -= oldest.size
 
     def _entry(self, ref: Ref, node: Node, index: int) -> Entry:
         try:

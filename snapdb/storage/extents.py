@@ -207,7 +207,7 @@ class Extents:
         self._windows, self._inherited = {}, []
         identity = self.file.identity() if alive else None
         if identity is not None:
-            _outliving[identity] = alive
+            _outliving.setdefault(identity, []).extend(alive)  # readers of one file may close one after the other
 
     def shorten(self, length: int) -> None:
         """Cut the file to whole pages that hold everything below the high-water mark; ``idle`` must have said so."""

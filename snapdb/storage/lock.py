@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from typing import Optional, Protocol
 
 from ..errors import LockedError
@@ -32,9 +33,12 @@ class _Claims:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.open: dict[_Key, int] = {}
+        self.given: deque[_Key] = deque()
 
     def take(self, key: _Key, exclusive: bool) -> bool:
         with self.lock:
+            while self.given:
+                self._work_off(self.given.popleft())
             count = self.open.get(key, 0)
             if count < 0 or (exclusive and count):
                 return False
@@ -42,10 +46,13 @@ class _Claims:
             return True
 
     def give(self, key: _Key) -> None:
-        with self.lock:
-            count = self.open.pop(key, 0)
-            if count > 1:
-                self.open[key] = count - 1
+        # a handle may be dropped by a collection, or closed in a signal handler, in the middle of take(): no lock here
+        self.given.append(key)
+
+    def _work_off(self, key: _Key) -> None:
+        count = self.open.pop(key, 0)
+        if count > 1:
+            self.open[key] = count - 1
 
 
 _claims = _Claims()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .catalog import Tree
 from .checkpoint import Draft, places
@@ -10,13 +10,46 @@ from .superblock import PREAMBLE
 from .wal import refused
 
 if TYPE_CHECKING:
+    from ..errors import DurabilityError
+    from .catalog import Root
+    from .checkpoint import Places, Written
     from .extents import Extents
-    from .store import Store
+    from .layer import File
 
-__all__ = ["shrink"]
+__all__ = ["Shrinkable", "shrink"]
 
 
-def shrink(store: Store) -> int:
+class Shrinkable(Protocol):
+    """A store whose log is folded in and whose free space is known, and no more of it than is needed here."""
+
+    path: str
+    file: File
+    extents: Extents
+    bulk: Places
+    generation: int
+    root: Root
+    tree: Tree
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The table's header as of the last checkpoint."""
+        ...
+
+    def repeat_block(self) -> None:
+        """The same root in the other slot too."""
+
+    def sync_draft(self, draft: Draft) -> None:
+        """What was written is on stable storage, or the store is of no further use."""
+
+    def publish(self, written: Written, unused: Places) -> None:
+        """Make this root the database."""
+
+    def poison(self, error: BaseException) -> DurabilityError:
+        """Nothing is written or promised from here on; returns what to raise."""
+        ...
+
+
+def shrink(store: Shrinkable) -> int:
     """Cut the file to what is in use; how many bytes that gave back. StorageError, DurabilityError."""
     before = store.file.size()
     store.repeat_block()  # the older root is gone: what waited is free
@@ -37,7 +70,7 @@ def shrink(store: Store) -> int:
     return before - end
 
 
-def _catalog_is_last(store: Store) -> bool:
+def _catalog_is_last(store: Shrinkable) -> bool:
     """Whether only nodes and the root are behind a part of the file that is free and has room for them."""
     used = set(store.bulk)
     for _, entry in store.tree.items():
@@ -48,7 +81,7 @@ def _catalog_is_last(store: Store) -> bool:
     return space.high_water - last - behind < space.free_bytes
 
 
-def _rewrite_catalog(store: Store) -> None:
+def _rewrite_catalog(store: Shrinkable) -> None:
     """The same entries and header, in new nodes below a new root."""
     draft = Draft(store.extents, store.generation + 1)
     entries = dict(store.tree.items())

@@ -16,6 +16,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Callable, NamedTuple, Optional
 
 from ..errors import ClosedError, DurabilityError, InternalError, NotSupportedError, ReadOnlyError, StorageError
@@ -57,8 +58,9 @@ def _nothing(*_: Any) -> None:
 class _Held:
     """What a store must give back, whoever forgets it."""
 
-    def __init__(self, claim: lock.Claim) -> None:
+    def __init__(self, claim: lock.Claim, extents: Extents) -> None:
         self.claim: Optional[lock.Claim] = claim
+        self.extents = extents
         self.wal: Optional[Wal] = None
 
     def release(self, abandon: bool = False) -> None:
@@ -66,6 +68,8 @@ class _Held:
         claim, self.claim = self.claim, None
         wal, self.wal = self.wal, None
         try:
+            if claim is not None:
+                self.extents.close()  # what is still looked at must be known to whoever opens the file next
             if wal is not None:
                 wal.close(abandon)
         finally:
@@ -85,8 +89,8 @@ class Store:
     ``header``: the table's, as of the last checkpoint; ``replay``: frames that are not in it yet, for the caller to
     carry out and then to ``checkpoint()``; ``unclean``: that checkpoint is needed before anything is written.
     ``failed``: why nothing can be done any more. ``full()`` is called where the log is past its limit,
-    ``broken(error)`` where stable storage failed. ``bulk_bytes``: written by ``write`` since the last checkpoint.
-    ``generation``: that of the newest superblock.
+    ``broken(error)`` where stable storage failed, ``alone()`` gives a block in which nobody else writes.
+    ``bulk_bytes``: written by ``write`` since the last checkpoint. ``generation``: that of the newest superblock.
     """
 
     def __init__(self, path: str, options: Options, claim: lock.Claim, static: StaticHeader, mapped: bool) -> None:
@@ -95,6 +99,7 @@ class Store:
         self.failed: Optional[BaseException] = None
         self.full: Callable[[], None] = _nothing
         self.broken: Callable[[BaseException], None] = _nothing
+        self.alone: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.bulk_bytes = 0
         self.layer = options.layer
         self.static = static
@@ -103,7 +108,7 @@ class Store:
         length = max(PREAMBLE, self.file.size() // PAGE * PAGE)
         self.extents = Extents(self.file, Space(length), static.uuid, mapped)
         self._options = options
-        self._held = _Held(claim)
+        self._held = _Held(claim, self.extents)
         self._spaced = False
         self.bulk: Places = set()  # extents that frames of the running epoch name
         self._finalizer: Any = None
@@ -186,7 +191,8 @@ class Store:
         return self.extents.space if self._spaced else None
 
     def entry(self, key: int) -> Optional[Entry]:
-        """The entry under a key as of the last checkpoint. CorruptionError."""
+        """The entry under a key as of the last checkpoint. CorruptionError, ClosedError."""
+        self._alive()
         return self.tree.get(key)
 
     def items(self) -> Iterator[tuple[int, Entry]]:
@@ -194,7 +200,8 @@ class Store:
         return self.tree.items()
 
     def read(self, ref: Ref) -> memoryview:
-        """The verified bytes of a piece, valid as long as they are held. CorruptionError."""
+        """The verified bytes of a piece, valid as long as they are held. CorruptionError, ClosedError."""
+        self._alive()  # once the lock is given up, others may write
         return self.extents.read(ref)
 
     def statistics(self) -> dict[str, Any]:
@@ -494,6 +501,7 @@ class Store:
         if wal.started:
             wal.sync()
             clean = clean and wal.log.lsn == self.block.lsn and not self.bulk
+        wal.ended = True
         try:
             write_holder(self.file, None)
         except OSError:
@@ -534,10 +542,7 @@ class Store:
             self.wal.log.limit = 0
         if not isinstance(self.failed, ClosedError):
             self.failed = error
-        try:
-            self.extents.close()
-        finally:
-            self._held.release(forked)
+        self._held.release(forked)
         if forked:
             self.broken(error)
 

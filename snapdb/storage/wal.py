@@ -13,10 +13,11 @@ import threading
 import time
 import weakref
 import zlib
+from contextlib import AbstractContextManager
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 
-from ..errors import DurabilityError, StorageError
-from .layer import File, FileLayer, failure
+from ..errors import ClosedError, DurabilityError, StorageError
+from .layer import File, FileLayer
 from .superblock import MOST
 
 __all__ = ["COMMIT", "HEADER", "Wal", "WalHeader", "refused", "wal_path"]
@@ -28,8 +29,10 @@ LAST = 2
 _PAGE = 4096
 _LEAST_STEP, _LARGEST_STEP = 1 << 16, 1 << 22  # of preallocation
 _HELD = 1 << 20  # bytes held in memory at durability "none"
-_DELAY = 0.1  # seconds from the first unsynced write to its flush at durability "normal"
+_DELAY = 0.1  # seconds from the first unsynced write to its flush at durability "normal", where there are no threads
+_PAUSE = 0.06  # seconds that the flusher waits: the flush itself takes some of the 100 ms too
 _ZEROS = bytes(1 << 16)
+_SPARE = 1 << 12  # bytes of room that other threads may take before the one who asked goes on
 _FIELDS = struct.Struct("<4sHH16sQQI16s")
 _CRC = struct.Struct("<I")
 
@@ -91,6 +94,10 @@ class Owner(Protocol):
     def long(self) -> None:
         """The log is past its limit: a checkpoint is due."""
 
+    def alone(self) -> AbstractContextManager[Any]:
+        """Nobody else makes frames meanwhile."""
+        ...
+
 
 class Wal:
     """The log of an open database. ``data_waits``: extents are written that frames refer to and that are not synced."""
@@ -106,6 +113,7 @@ class Wal:
         self.data_waits = False
         self.lock = threading.RLock()  # orders what goes to stable storage, and the switch of epochs
         self.started = False  # the files are there and an epoch runs
+        self.ended = False  # closed, with all that was logged on stable storage
         self.epoch = -1
         self._owner: Owner = weakref.proxy(owner)
         self._due = limit  # at which position a checkpoint is
@@ -133,8 +141,11 @@ class Wal:
     # -- files and epochs ------------------------------------------------------
     @property
     def file(self) -> File:
-        """The file of the epoch that runs."""
-        return self._files[self.epoch & 1]
+        """The file of the epoch that runs. ClosedError where it is closed."""
+        try:
+            return self._files[self.epoch & 1]
+        except KeyError:
+            raise ClosedError(f"the log of {self.path} is closed") from None
 
     def create(self, header: WalHeader) -> None:
         """Make both files, synced by content and name, and start this epoch. OSError: nothing is there that matters."""
@@ -214,10 +225,11 @@ class Wal:
             self._close_files(True)
             return
         with self.lock:
-            self.started = False
             self._close_files(False)
 
     def _close_files(self, abandon: bool) -> None:
+        self.started = False
+        self.log.stop()  # it has a bare descriptor, whose number may soon be another file's
         files, self._files = list(self._files.values()), {}
         for file in files:
             try:
@@ -235,17 +247,26 @@ class Wal:
         self.file.pwrite(data, offset)
 
     def _room(self, end: int) -> None:
-        """Room up to ``end``: the first write of all makes the files, later ones grow the file in steps."""
-        self._owner.usable()
-        if not self.started:
-            self._owner.first_write()
-            return
+        """Room up to ``end``: the first write of all makes the files, later ones grow the file in steps.
+
+        Several threads may come at once: who waited finds the room that another one made, and never makes it less.
+        """
+        self._owner.usable()  # in a forked child the lock may be that of a thread that is not there
+        with self.lock:
+            self._owner.usable()
+            if not self.started:
+                self._owner.first_write()
+            elif max(end, self.log.position) + _SPARE > self.log.limit:
+                self._grow(max(end, self.log.position))
+
+    def _grow(self, end: int) -> None:
         limit = self.log.limit
         step = min(max(limit, _LEAST_STEP), _LARGEST_STEP)
-        needed = _round(end)
+        needed = max(_round(end), limit)
         for target in sorted({max(_round(limit + step), needed), needed}, reverse=True):
             try:
-                self.file.allocate(limit, target - limit)
+                if target > limit:
+                    self.file.allocate(limit, target - limit)
             except OSError as error:
                 problem = error
             else:
@@ -274,9 +295,16 @@ class Wal:
     # -- stable storage --------------------------------------------------------
     def settle(self) -> None:
         """After a change: what the level says, and a checkpoint where the log is long. Nothing in a transaction."""
-        log = self.log
-        if log.inner:
+        if self.log.inner:
             return
+        try:
+            self._settle_level()
+        except ClosedError:
+            if not self.ended:  # else the change was in what the close put on stable storage
+                raise
+
+    def _settle_level(self) -> None:
+        log = self.log
         if self.durability == "full":
             self.sync()
         elif self.durability == "normal":
@@ -288,15 +316,16 @@ class Wal:
 
     def _flush_held(self) -> None:
         """Give the system what was held. The change that led here is done: a refusal is no error of its."""
-        self._owner.usable()
-        try:
-            self.log.flush()
-        except StorageError as error:
-            self._warn("the log of %s is kept in memory: %s", error)
-            self._flush_at = self.log.position + _HELD
-        else:
-            self._flush_at = self.log.written + _HELD
-        self._set_threshold()
+        with self._owner.alone():
+            self._owner.usable()
+            try:
+                self.log.flush()
+            except StorageError as error:
+                self._warn("the log of %s is kept in memory: %s", error)
+                self._flush_at = self.log.position + _HELD
+            else:
+                self._flush_at = self.log.written + _HELD
+            self._set_threshold()
 
     def _warn(self, text: str, error: BaseException) -> None:
         import logging  # not at the top: it is slow to load
@@ -326,7 +355,7 @@ class Wal:
             self._owner.usable()
             if not self.started:
                 return
-            if not self.log.inner:
+            if self.log.hold and not self.log.inner:
                 self.log.flush()
                 self._flush_at = self.log.written + _HELD
                 self._set_threshold()
@@ -388,11 +417,18 @@ class Wal:
                     return self._flusher_ends()
                 self._owner.usable()
                 self._force()
-                if self._written_lsn() <= self.log.durable_lsn:
-                    return self._flusher_ends()
-                return True
+                return not self._flusher_ends_idle()
             except (OSError, ReferenceError, RuntimeError):  # poisoned or closed: whoever writes next is told
                 return self._flusher_ends()
+
+    def _flusher_ends_idle(self) -> bool:
+        """End where nothing is unsynced. Writers take no lock: they must be asked for their call before one looks."""
+        self.log.attention = True
+        if self._written_lsn() > self.log.durable_lsn:
+            self.log.attention = False
+            return False
+        self._flushing = False
+        return True
 
     def _flusher_ends(self) -> bool:
         self._flushing = False
@@ -464,7 +500,7 @@ def _weak(wal: Wal) -> Callable[[str], Callable[..., None]]:
         def call(*arguments: Any) -> None:
             there = reference()
             if there is None:
-                raise failure(9, None, "the database of this log is gone")
+                raise ClosedError("the database is closed: its handle is gone")
             getattr(there, name)(*arguments)
 
         return call
@@ -482,7 +518,7 @@ def _start_flusher(wal: Wal) -> None:
 def _flush_until_synced(reference: weakref.ref[Wal], wake: threading.Event) -> None:
     """The flusher's thread: it must not keep a dropped handle alive."""
     while True:
-        wake.wait(_DELAY)
+        wake.wait(_PAUSE)
         wal = reference()
         if wal is None or not wal.flusher_turn():
             return

@@ -2,8 +2,8 @@
 
 A workload is a function of a ``Session``: it opens databases with ``session.open()``, writes, and says with
 ``session.commit(db)`` (a context manager) what was one commit. ``record(workload)`` runs it on a file system in memory;
-``run(recording)`` enumerates the crash states and reports every one whose database does not open, fails ``fsck``, lacks a
-commit that its durability promised, or holds a part of one.
+``run(recording)`` goes through the crash states and reports every one whose database does not open, fails ``fsck``,
+lacks a commit that its durability promised, or holds a part of one.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Session:
         return using(self.layer)
 
     def open(self, *args: Any, **options: Any) -> SnapDB:
-        """``SnapDB(session.path, …)`` on the recorded file system. What it shows is settled (but where a crash came between
-        a database's making, that is its first commit's doing). Mismatch where that is not what it must show.
+        """``SnapDB(session.path, …)`` on the recorded file system. What it shows is settled (where a crash broke into
+        the database's making, with its first commit). Mismatch where that is not what it must show.
         """
         begun = len(self.layer.log)
         created = not _there(self.path, self.layer)
@@ -112,9 +112,9 @@ class Session:
         kept: Optional[bool] = None,
         rows: Optional[Mapping[int, Mapping[str, Any]]] = None,
     ) -> Iterator[None]:
-        """The block is one commit. ``durable``: promised to outlive a power cut when the block ends; ``kept``: to outlive
-        the process; by default what the handle's durability promises of a bare write (of ``with db.transaction():``
-        ``"normal"`` promises more: say ``durable=True``). ``rows``: what the table must hold then; else Mismatch.
+        """The block is one commit. ``durable``: promised to outlive a power cut when the block ends; ``kept``: to
+        outlive the process; by default what the handle's durability promises of a bare write (``"normal"`` promises
+        more of ``with db.transaction():``, say ``durable=True``). ``rows``: what it must hold then, else Mismatch.
         """
         begun = len(self.layer.log)
         with self.using():
@@ -162,8 +162,8 @@ def window(commits: Sequence[Commit], point: int, power: bool) -> tuple[int, int
 
 
 def again(session: Session) -> None:
-    """The workload after a crash, unless another one is given: the first row goes and comes again under a new id, then a
-    transaction, with a checkpoint between; the database is closed.
+    """The workload after a crash, unless another one is given: the first row goes and comes again under a new id, then
+    a transaction, with a checkpoint between; the database is closed.
     """
     db = session.open(durability="full")
     first = next(iter(db), None)
@@ -183,8 +183,8 @@ def again(session: Session) -> None:
 
 
 def record(workload: Workload, path: str = PATH, **layer: Any) -> Recording:
-    """Run a workload on a file system in memory; ``layer``: options of the ``RecordingLayer``. Without threads (what they
-    do is done by the next call), so that a run can be repeated.
+    """Run a workload on a file system in memory; ``layer``: options of the ``RecordingLayer``. Without threads (what
+    they do is done by the next call), so that a run can be repeated.
     """
     files = RecordingLayer(**layer)
     files.threads = False
@@ -267,9 +267,7 @@ class _Run:
             return _Found(frozenset(), rows, f"shows {reader} to a reader, {rows} to a writer")
         return _Found(frozenset(at for at, commit in enumerate(commits) if commit.rows == rows), rows, None)
 
-    def twice(
-        self, point: int, state: State, disk: Disk, contents: Mapping[str, bytes], draw: random.Random
-    ) -> None:
+    def twice(self, point: int, state: State, disk: Disk, contents: Mapping[str, bytes], draw: random.Random) -> None:
         """Recover under record, go on working, and crash again at operations of both."""
         layer = RecordingLayer.from_contents(contents, **self.recording.layer)
         layer.threads = False
@@ -337,9 +335,9 @@ def read(path: str, layer: RecordingLayer, **options: Any) -> Rows:
     db = SnapDB(path, **options)
     try:
         rows = dict(db)
-        found = {"ok": True} if options.get("read_only") else db.fsck()
-        if not found["ok"]:
-            raise SnapDBError(f"fsck: {found['issues'][:3]}")
+        issues = [] if options.get("read_only") else db.fsck()["issues"]
+        if issues:
+            raise SnapDBError(f"fsck: {issues[:3]}")
     finally:
         db.close()
     return rows
@@ -358,10 +356,10 @@ def run(
 ) -> Report:
     """Open the crash states of a recording.
 
-    ``random_states`` per crash point beside the systematic ones, drawn from ``seed``; ``double_share`` of the states are
-    recovered under record, worked with by ``second`` and crashed again; ``points``: only crashes after these operations,
-    counted from 1 (each draws for itself, so that one can be repeated); ``limit`` stops after so many states, ``first`` at
-    the first violation.
+    ``random_states`` per crash point beside the systematic ones, drawn from ``seed``; ``double_share`` of the states
+    are recovered under record, worked with by ``second`` and crashed again; ``points``: only crashes after these
+    operations, counted from 1 (each draws for itself, so that one can be repeated); ``limit`` stops after so many
+    states, ``first`` at the first violation.
     """
     found = _Run(recording, random_states, double_share, second, first)
     wanted = None if points is None else set(points)

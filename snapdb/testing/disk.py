@@ -1,9 +1,9 @@
 """What a disk may hold after a crash: the legal states of the files at one point of a recorded run.
 
-The rules (``docs/durability.md``): what a completed ``sync`` of a file covered is there. Later writes of the file may be
-there in part and in any order, in sectors of 512 bytes; a file's length and its data are independent; the part of a sector
-that was being written may hold garbage. A name that was made, moved or removed is as before unless its directory was
-synced. What a failed ``sync`` covered may never get there, although the running system shows it.
+The rules (``docs/durability.md``): what a completed ``sync`` of a file covered is there. Later writes of the file may
+be there in part and in any order, in sectors of 512 bytes; a file's length and its data are independent; the part of a
+sector that was being written may hold garbage. A name that was made, moved or removed is as before unless its directory
+was synced. What a failed ``sync`` covered may never get there, although the running system shows it.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Node:
         self.pending = [change._replace(doubtful=True) for change in self.pending]
 
     def lost(self, data: bytes) -> None:
-        """A sync failed and the system forgot what it was to write."""
-        self.sync_failed()
+        """A sync failed and the system forgot what it was to write: it reads from the disk again. Lengths wait on."""
+        self.pending = [_only_length(change) for change in self.pending]
         self._image, self._now = bytearray(data), None
 
     def now(self) -> bytes:

@@ -15,8 +15,8 @@ _LAYER = ("files", "maps", "space")
 
 @pytest.fixture
 def snapdb_crash() -> Callable[..., Report]:
-    """``snapdb_crash(workload, **options)`` tries the disk states that a crash of the workload could have left, and fails
-    the test with the first that breaks the promise; else it returns the Report. Options are those of ``run``, and
+    """``snapdb_crash(workload, **options)`` tries the disk states that a crash of the workload could have left, and
+    fails the test with the first that breaks the promise; else it returns the Report. Options are those of ``run``, and
     ``path``, ``maps``, ``files`` and ``space`` of ``record``.
     """
 

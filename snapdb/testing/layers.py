@@ -5,6 +5,7 @@ makes the n-th operation of another layer fail.
 from __future__ import annotations
 
 import errno
+import itertools
 import os.path
 import threading
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from ..storage.layer import File, FileLayer, failure
 
 __all__ = ["FaultyFile", "FaultyLayer", "Op", "Plan", "RecordingFile", "RecordingLayer"]
 
-_DEVICE = 1  # of every file in memory
+_devices = itertools.count(1)  # each layer is one: its files are no other layer's
 
 
 class Op(NamedTuple):
@@ -193,7 +194,7 @@ class RecordingFile(File):
             node.shared.discard(self)
 
     def identity(self) -> Optional[tuple[int, int]]:
-        return _DEVICE, self._there().number
+        return self._layer.device, self._there().number
 
     def fileno(self) -> int:
         return -1
@@ -243,6 +244,7 @@ class RecordingLayer(FileLayer):
         space: Optional[int] = None,
     ) -> None:
         self.log: list[Op] = []
+        self.device = next(_devices)
         self.record = record
         self.maps = maps
         self.space = space
@@ -333,7 +335,7 @@ class RecordingLayer(FileLayer):
 
     def identity(self, path: str) -> Optional[tuple[int, int]]:
         node = self._names.get(path)
-        return None if node is None else (_DEVICE, node.number)
+        return None if node is None else (self.device, node.number)
 
     def rename(self, source: str, target: str, replace: bool) -> None:
         node = self._find(source)
