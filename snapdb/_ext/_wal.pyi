@@ -19,7 +19,7 @@ class Log:
     ``write(data, offset)`` writes all of it or raises OSError; with ``fd`` of 0 or more the compiled log calls ``pwrite``
     itself instead. ``room(end)`` makes the file ready for frames up to ``end``: it is called before a frame is made where
     the log is not started (``limit`` 0), and before bytes are written past ``limit``; it calls ``start`` or sets
-    ``limit``, or raises. ``failed(error)`` is called with the OSError of a write that failed, and raises; the
+    ``limit``, or raises. ``failed(error)`` is called with the OSError of a write that failed (cut by an interrupt: with an InterruptedError), and raises; the
     frame does not count then. ``settle()`` is called by ``after()`` (see there).
     """
 

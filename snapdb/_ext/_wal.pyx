@@ -7,6 +7,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+import errno
 import os
 
 __all__ = ["Log", "crc32", "scan", "stray"]
@@ -329,6 +330,12 @@ cdef class Log:
                 self.busy = False
         except OSError as error:
             self.failed(error)
+            raise
+        except BaseException:  # an interrupt or no memory: the bytes may be in the file all the same
+            try:
+                self.failed(InterruptedError(errno.EINTR, os.strerror(errno.EINTR)))
+            except OSError:
+                pass  # it says that nothing was kept, or that the log is of no further use
             raise
         return 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import operator
+import os
 import struct
 import zlib
 from typing import Any, Callable, Optional, Union
@@ -203,6 +205,12 @@ class Log:
                 self._busy = False
         except OSError as error:
             self._failed(error)
+            raise
+        except BaseException:  # an interrupt or no memory: the bytes may be in the file all the same
+            try:
+                self._failed(InterruptedError(errno.EINTR, os.strerror(errno.EINTR)))
+            except OSError:
+                pass  # it says that nothing was kept, or that the log is of no further use
             raise
 
     def _idle(self) -> None:
