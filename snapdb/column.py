@@ -28,6 +28,8 @@ __all__ = ["Column", "export_numpy", "numpy_dtype", "piece_chunks"]
 
 #: a segment is sealed anew after updates of one in so many of its rows (2 %), and of no fewer than the second number
 RESEAL_SHARE, RESEAL_LEAST = 50, 64
+OVERDUE = 8  # a table in a file waits with the second segment until it had so many times as many updates
+BLANK_SHARE = 4  # deleted rows are blanked where they are one in so many
 _OBJECT_BYTES = 300  # a chunk's or buffer's objects and its slots in lists, measured with tracemalloc
 
 
@@ -105,8 +107,10 @@ class Column:
             part = self.parts[k]
         return part
 
-    def staged(self, extra: Optional[ColumnBuffer]) -> Staged:
-        """The column with ``extra`` appended and whole blocks folded in; nothing is changed yet."""
+    def staged(self, extra: Optional[ColumnBuffer], dead: Optional[bytearray] = None) -> Staged:
+        """The column with ``extra`` appended and whole blocks folded in; nothing is changed yet. ``dead``: the bitmap
+        of the open segment's deleted rows.
+        """
         k = len(self.parts) - 1
         sealed, tail = self.parts[k]
         base = 0 if sealed is None else sealed.rows
@@ -123,6 +127,7 @@ class Column:
         patched = base + tail.rows > 0
         if patched:
             work = self.open_rows(k)
+            self._blank(work, dead)
             used = min(SEGMENT - work.rows, more)
             if extra is not None:
                 work.extend(extra, 0, used)
@@ -168,6 +173,21 @@ class Column:
             tail.extend(buffer, middle, stop)
         parts.append((chunk, tail))
         zones.append(zone)
+
+    def _blank(self, work: ColumnBuffer, dead: Optional[bytearray]) -> None:
+        """Give deleted rows, where they are many, the value of one live row (zero where none is): nobody reads them,
+        and equal values take no room.
+        """
+        if dead is None:
+            return
+        gone = [row for row in self.kernels.mask.ids(dead) if row < work.rows]
+        if len(gone) * BLANK_SHARE < work.rows:
+            return
+        filler: Any = b"" if self.type.is_varlen else (0.0 if self.type.is_float else 0)
+        if len(gone) < work.rows:
+            held = set(gone)
+            filler = work.physical(next(row for row in range(work.rows) if row not in held))
+        work.patch(dict.fromkeys(gone, filler))
 
     def publication(self, staged: Staged) -> list[Call]:
         """The calls that make a staged state the column's own, for one step."""
@@ -220,17 +240,19 @@ class Column:
         self.updates[k] = self.updates.get(k, 0) + 1
         run(calls(self.forgetting_flat()))
 
-    def wants_reseal(self, k: int) -> bool:
-        """Whether segment k had so many updates that it should be sealed anew."""
+    def wants_reseal(self, k: int, times: int = 1) -> bool:
+        """Whether segment k had so many updates, or ``times`` as many, that it should be sealed anew."""
         updates = self.updates.get(k, 0)
         if updates < RESEAL_LEAST:
             return False
         sealed, tail = self.part(k)
         rows = (0 if sealed is None else sealed.rows) + (0 if tail is None else tail.rows)
-        return bool(updates * RESEAL_SHARE > rows)
+        return bool(updates * RESEAL_SHARE > rows * times)
 
-    def reseal(self, k: int) -> None:
-        """Seal the sealed part of segment k anew with its updates; updates of tail rows stay overlaid."""
+    def reseal(self, k: int, dead: Optional[bytearray] = None) -> None:
+        """Seal the sealed part of segment k anew with its updates; updates of tail rows stay overlaid. ``dead``: the
+        bitmap of its deleted rows.
+        """
         sealed, tail = self.part(k)
         if sealed is None:
             self.updates[k] = 0
@@ -238,6 +260,7 @@ class Column:
         work = sealed.decode()
         overlay = self.overlays.get(k, {})
         work.patch({row: value for row, value in overlay.items() if row < sealed.rows})
+        self._blank(work, dead)
         chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
         rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
         changed = assign(self.overlays, k, rest) if rest else partial(self.overlays.pop, k, None)

@@ -17,7 +17,7 @@ from . import _ext
 from . import columnar_bulk as bulk
 from . import columnar_check as check
 from ._ext._common import BLOCK, SEGMENT, TAIL
-from .column import Column, export_numpy
+from .column import BLANK_SHARE, OVERDUE, Column, export_numpy
 from .column import Staged as ColumnStaged
 from .columnar_base import ColumnarBase
 from .columnar_file import Record, pieces_of
@@ -84,6 +84,8 @@ class ColumnarTable(ColumnarBase):
         self.deleted = [None]
         self.deleted_rows = 0
         self._deletions = 0
+        self._has_resealed = False  # since the last checkpoint of a table in a file
+        self._blanked: dict[int, int] = {}  # segment -> its deleted rows when it was last sealed without their values
         self._file: Optional[SegmentFile] = None
         self._undo: Optional[Undo] = None
         self.port = self.kernels.tail.RowPort(
@@ -134,7 +136,7 @@ class ColumnarTable(ColumnarBase):
         with self.writing():
             start: int = self.port.rows
             if staged.rows:
-                states = [c.staged(b) for c, b in zip(self.column_list, staged.buffers)]
+                states = [c.staged(b, self.deleted[-1]) for c, b in zip(self.column_list, staged.buffers)]
                 self.touch_open(states)
                 run(calls([*first, *self.publication(states, start + staged.rows, len(self.deleted)), *then]))
             return start
@@ -152,7 +154,7 @@ class ColumnarTable(ColumnarBase):
     def _fold(self) -> None:
         """Fold the tail into the sealed part of the open segment."""
         with self._paused():
-            states = [column.staged(None) for column in self.column_list]
+            states = [column.staged(None, self.deleted[-1]) for column in self.column_list]
             self.touch_open(states)
             run(calls(self.publication(states, self.port.rows, len(self.deleted))))
 
@@ -221,6 +223,9 @@ class ColumnarTable(ColumnarBase):
         try:
             for j, k in worn:
                 column = self.column_list[j]
+                if self._has_resealed and not column.wants_reseal(k, OVERDUE):
+                    continue  # one between two checkpoints: a file need not have room for two states of everything
+                self._has_resealed = self._file is not None
                 if k == len(column.parts) - 1 and column.parts[k][1].rows >= BLOCK:
                     self._fold()  # the updated rows of a long tail go with it; it is the tail of every column
                 elif column.wants_reseal(k):
@@ -249,6 +254,29 @@ class ColumnarTable(ColumnarBase):
                 partial(setattr, self, "_deletions", self._deletions + 1),
             ]
             run(calls([*first, *[call for _, found in removals for call in found], *counts, *then]))
+            self._reseal_dead(by_segment)
+
+    def _reseal_dead(self, ks: Iterable[int]) -> None:
+        """Seal anew the segments of which another quarter is deleted: what nobody reads should take no room."""
+        try:
+            for k in ks:
+                dead = self.deleted[k]
+                if dead is None or self.column_list[0].parts[k] is None:
+                    self._blanked.pop(k, None)
+                    continue
+                count, rows = self.kernels.mask.count(dead), self.segment_rows(k)
+                if (count - self._blanked.get(k, 0)) * BLANK_SHARE < max(rows, BLOCK):
+                    continue
+                if k == len(self.deleted) - 1 and self.column_list[0].parts[k][1].rows >= BLOCK:
+                    self._fold()
+                else:
+                    self._touch_all((j, k) for j in range(len(self.column_list)))
+                    for column in self.column_list:
+                        column.part(k)
+                        column.reseal(k, dead)
+                self._blanked[k] = count
+        except MemoryError:
+            self._warn("no memory to seal table %r anew, trying again at the next deletion")
 
     def _removal(self, k: int, rows: list[int]) -> tuple[int, list[Call]]:
         """How many rows of segment k this deletes, and the calls that do it, for one step."""
@@ -411,6 +439,7 @@ class ColumnarTable(ColumnarBase):
     def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
         if self._file is not None:
             self._file.saved(stored)
+            self._has_resealed = False
 
     def entries(self) -> Iterator[tuple[int, Entry]]:
         self.make_room()

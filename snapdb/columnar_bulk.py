@@ -32,7 +32,7 @@ def prepare(table: ColumnarBase, staged: Staged) -> Bulk:
     """See ``Table.prepare``. The caller has the table to itself until the batch is published."""
     with table.writing():
         table.make_room()
-        states = [column.staged(buffer) for column, buffer in zip(table.column_list, staged.buffers)]
+        states = [column.staged(buffer, table.deleted[-1]) for column, buffer in zip(table.column_list, staged.buffers)]
         first, k = table.rows, states[0].k
         entries: list[tuple[int, Entry]] = []
         drafts: dict[int, Draft] = {}

@@ -1,5 +1,5 @@
-"""How large a file gets, and how much of it is written and read: counted in bytes, on files in memory, so that no figure
-depends on the machine. The compiled kernels only; the pure ones write the same bytes.
+"""How large a file gets, and how much of it is written and read: counted in bytes, on files in memory, so that no
+figure depends on the machine. The compiled kernels only; the pure ones write the same bytes.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_updates_at_random_do_not_grow_the_file(layer: RecordingLayer, engine: s
 # -- rows that come and go -----------------------------------------------------------
 def come_and_go(engine: str, steps: int, window: int) -> None:
     """Each step inserts a row and deletes the oldest of a window."""
-    first, every = 10_000, 10_000
+    first, every = 10_000, 1000
     waiting: deque[int] = deque()
     with SnapDB(PATH, SCHEMA, storage_type=engine) as db:
         start = largest = 0

@@ -235,7 +235,7 @@ def test_nothing_happens_in_an_operation_that_fails() -> None:
             call()
     assert inner.contents() == {"x": b"0123456789"} and inner.log == []
     assert file.size() == layer.size("x") == 10 and layer.exists("x") and not layer.exists("y")
-    assert file.identity() == layer.identity("x") == (layer.device, 1)
+    assert file.identity() == layer.identity("x") == (inner.device, 1)
     assert file.fileno() == -1 and not layer.is_remote("x") and layer.promises() == inner.promises()
 
 

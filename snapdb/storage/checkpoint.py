@@ -45,6 +45,9 @@ class Written(NamedTuple):
     released: Places
 
 
+LARGE = 64 << 10  # bytes of a piece that has an extent to itself
+
+
 class Draft:
     """New extents of one checkpoint (or one bulk write) that no superblock reaches yet."""
 
@@ -59,7 +62,7 @@ class Draft:
         self.extents.release(sorted(made))
 
     def entry(self, key: int, entry: Entry) -> Entry:
-        """The entry with every piece in the file: those with data in one new extent, and with them those of extents
+        """The entry with every piece in the file: those with data in new extents, and with them those of extents
         that are less than half in use by now.
         """
         if all(piece.ref is not None for piece in entry.pieces):
@@ -75,9 +78,16 @@ class Draft:
         return Entry(entry.meta, pieces)
 
     def _write(self, key: int, parts: list[Any]) -> list[Ref]:
-        refs = self.extents.write(ENTRY, key, parts, self.generation)
-        self.made.add(refs[0][:2])
-        return refs
+        """Write parts: a large one to an extent of its own, which is free when that piece changes, the others to one."""
+        sizes = [memoryview(part).nbytes for part in parts]
+        refs: dict[int, Ref] = {}
+        groups = [[at] for at, size in enumerate(sizes) if size >= LARGE]
+        groups.append([at for at, size in enumerate(sizes) if size < LARGE])
+        for group in filter(None, groups):
+            found = self.extents.write(ENTRY, key, [parts[at] for at in group], self.generation)
+            self.made.add(found[0][:2])
+            refs.update(zip(group, found))
+        return [refs[at] for at in range(len(parts))]
 
     def tree(self, tree: Tree, root: Root, header: dict[str, Any], changes: dict[int, Optional[Entry]]) -> Written:
         """Write the changed paths of the tree and a root above them."""

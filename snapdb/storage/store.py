@@ -35,6 +35,7 @@ from .wal import Mark, Wal, WalHeader, refused
 __all__ = ["Frame", "Options", "Store"]
 
 WAL_LIMIT = 16 << 20  # bytes of log after which a checkpoint is due
+WAITING_SHARE = 16  # a checkpoint first frees what waits, where that is one byte in so many of the file
 
 
 class Options(NamedTuple):
@@ -385,6 +386,7 @@ class Store:
         if wal.started:
             wal.sync()
         self._ensure_space()
+        self._reuse_waiting()
         draft = Draft(self.extents, self.generation + 1)
         try:
             stored = [(key, None if entry is None else draft.entry(key, entry)) for key, entry in changes]
@@ -401,6 +403,14 @@ class Store:
         self.sync_draft(draft)
         self.publish(written, unused)
         return stored
+
+    def _reuse_waiting(self) -> None:
+        """Where much waits for the older superblock to let go, let the newer one's root stand in both slots first: the
+        file then has room for what is new, and need not hold three states at once.
+        """
+        space = self.extents.space
+        if not self.unclean and space.waiting_bytes * WAITING_SHARE > space.high_water:
+            self.repeat_block()
 
     def _is_saved(self, header: dict[str, Any]) -> bool:
         return plain(header) == self.root.header and self._wal().log.lsn == self.block.lsn
