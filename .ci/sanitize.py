@@ -5,7 +5,8 @@
 The package and the tests are copied to a folder of their own (a temporary one; ``--keep`` names it and leaves it, and a
 second run builds only what changed), the kernels are compiled there with ``-fsanitize=address,undefined`` for the
 running interpreter, and pytest runs there with the sanitizers' libraries loaded first. Without ``--tests`` it is every
-test that reads or writes files, in the doses of the environment (SNAPDB_FLIPS, SNAPDB_HOSTILE, SNAPDB_FUZZ …).
+test that reads or writes files but those that are about processes; SNAPDB_HOSTILE and SNAPDB_FUZZ set their doses as
+everywhere.
 
 It needs gcc or clang with the sanitizers' libraries (CC names another compiler), Cython, setuptools, pytest,
 pytest-xdist and hypothesis in the running interpreter's environment. Any finding aborts the process and so fails
@@ -36,7 +37,12 @@ STORAGE = re.compile(
     r"snapdb\.(storage|testing|tablefile|records|journal|filejournal|transaction|row_file|columnar_file)|tmp_path|"
     r"\b(wal|pack|slab|tail|Chunk)\b"
 )
-LEFT_OUT = {"test_packaging.py", "test_docs.py", "test_bench.py", "test_cli.py", "test_kill.py"}  # no more of the kernels
+# they start processes or measure time, and show nothing more of the kernels
+LEFT_OUT = {
+    "test_packaging.py", "test_docs.py", "test_bench.py", "test_cli.py", "test_kill.py", "test_fork_and_locks.py",
+    "test_signals.py", "test_threads.py", "test_growth.py", "test_broken_variants.py",
+}  # fmt: skip
+DOSES = {"SNAPDB_HOSTILE": "40", "SNAPDB_FUZZ": "200"}
 
 
 def compiler() -> str:
@@ -73,6 +79,9 @@ def copy(folder: Path) -> None:
 
 def build(folder: Path) -> None:
     """Compile the kernels in place."""
+    setup = folder / "setup.py"
+    text = setup.read_text(encoding="utf-8")
+    setup.write_text(text.replace('"-O0", "-g3"', '"-O1", "-g"'), encoding="utf-8")  # a third of the time
     flags = " ".join(FLAGS)
     env = dict(os.environ, CC=compiler(), CFLAGS=flags, LDFLAGS=flags, SNAPDB_DEBUG_BUILD="1", SNAPDB_REQUIRE_EXTENSIONS="1")
     env.pop("SNAPDB_NO_EXTENSIONS", None)
@@ -95,7 +104,7 @@ def environment(folder: Path) -> dict[str, str]:
     """What the tests run in."""
     options = {
         # a reservation that is too large is refused as everywhere else, and not a finding
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:handle_segv=1",
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:max_allocation_size_mb=1024",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:abort_on_error=1",
         "LD_PRELOAD": libraries(),
         "PYTHONMALLOC": "malloc",  # every object is an allocation that the sanitizer knows
@@ -105,7 +114,7 @@ def environment(folder: Path) -> dict[str, str]:
         "SNAPDB_BACKEND": "c",
         "SNAPDB_SANITIZED": "1",
     }
-    return {**os.environ, **options}
+    return {**DOSES, **os.environ, **options}
 
 
 def main() -> int:

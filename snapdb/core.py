@@ -29,6 +29,7 @@ from .errors import (
     ValidationError,
     ValueTypeError,
 )
+from .interrupts import Uninterrupted
 from .journal import Journal
 from .rowstore import RowTable
 from .scan import name_list
@@ -228,7 +229,7 @@ class SnapDB:
         if isinstance(engine, _Absent):
             self._abandon()
             return
-        with engine.writing():  # waits for the transaction of another thread
+        with engine.writing(), Uninterrupted():  # waits for the transaction of another thread
             if self._transactions.is_open:
                 self._transactions.rollback()
             file = self._file
@@ -501,7 +502,7 @@ class SnapDB:
         where there is one).
         """
         engine = self._writable()
-        with engine.writing():
+        with engine.writing(), Uninterrupted():
             self._open_engine()
             file = None if self._transactions.is_open else self._file
             before = 0 if file is None else file.bytes_on_disk()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from .errors import CorruptionError, SchemaError, SchemaMismatchError, StorageError
 from .filejournal import BULK_SINCE_CHECKPOINT, FileJournal, ReadOnlyJournal
+from .interrupts import Uninterrupted
 from .pieces import Entry, Piece
 from .records import Replay
 from .schema import Schema
@@ -130,17 +131,18 @@ class TableFile:
     def checkpoint(self) -> None:
         """Fold the log into the file. The caller has the table to itself."""
         store = self.store
-        before, told = store.generation, False
-        try:
-            stored = store.checkpoint(self.header(), self.table.changes())
-            self.table.saved(stored)
-            told = True
-        except BaseException:
-            # an interrupt where the file has the entries and the table does not know their places: it would go on with
-            # places that are given back
-            if not told and store.generation != before and store.failed is None:
-                store.poison(InterruptedError(errno.EINTR, "interrupted at the end of a checkpoint"))
-            raise
+        before, told = store.root, False
+        with Uninterrupted():
+            try:
+                stored = store.checkpoint(self.header(), self.table.changes())
+                self.table.saved(stored)
+                told = True
+            except BaseException:
+                # the file has the entries and the table does not know their places: it would go on with places that
+                # are given back
+                if not told and store.root is not before and store.failed is None:
+                    store.poison(InterruptedError(errno.EINTR, "interrupted at the end of a checkpoint"))
+                raise
 
     def is_bulk(self, staged: Staged) -> bool:
         """Whether a batch is large enough to go to extents of its own."""
@@ -148,6 +150,10 @@ class TableFile:
 
     def extend(self, journal: Journal, staged: Staged, then: Sequence[Call]) -> None:
         """Append a large batch: its entries are written to free space first, then one frame says where they are."""
+        with Uninterrupted():
+            self._extend(journal, staged, then)
+
+    def _extend(self, journal: Journal, staged: Staged, then: Sequence[Call]) -> None:
         table, store = self.table, self.store
         bulk = table.prepare(staged)
         stored: list[tuple[int, Entry]] = []

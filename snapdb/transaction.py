@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from .errors import TransactionError
+from .interrupts import Uninterrupted
 
 if TYPE_CHECKING:
     from .constraints import UniqueKeys
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from .table import Table
 
 __all__ = ["Transaction", "Transactions"]
+
+
+_PATIENCE = 0.05  # seconds to wait for another thread before signals are looked at
 
 
 class Transactions:
@@ -32,6 +36,20 @@ class Transactions:
 
     def begin(self) -> None:
         """Have the table to oneself. TransactionError where this thread has a transaction open."""
+        while not self._try_begin():  # a signal gets through between two tries
+            pass
+
+    def _try_begin(self) -> bool:
+        with Uninterrupted():
+            if not self._table.lock.acquire(timeout=_PATIENCE):
+                return False
+            try:
+                self._begin()
+            finally:
+                self._table.lock.release()
+        return True
+
+    def _begin(self) -> None:
         alone = ExitStack()
         alone.enter_context(self._table.writing())
         try:
@@ -111,11 +129,12 @@ class Transaction:
         transactions = self._transactions
         if not transactions.is_open:  # close() inside the block has rolled back
             return
-        try:
-            if kind is None:
-                transactions.commit()
-            else:
-                transactions.rollback()
-        except BaseException:
-            transactions.finish()
-            raise
+        with Uninterrupted():
+            try:
+                if kind is None:
+                    transactions.commit()
+                else:
+                    transactions.rollback()
+            except BaseException:
+                transactions.finish()
+                raise

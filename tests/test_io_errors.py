@@ -273,7 +273,7 @@ def test_power_cut_after_a_failed_flush(name: str, lost: bool, record_property: 
             again(plain)
             log = list(session.layer.log)
             recording = Recording(log, plain.commits, session.path, workload.layer)
-            points = range(play.failed_at, len(log) + 1)
+            points = range(play.failed_at, len(log) + 1, max(1, EVERY // 4))
             report = run(recording, seed=at, random_states=4, double_share=0.01, points=points)
         assert not report.violations, f"{name}, {plan}, {at}, {play.failures[:2]}: {report.violations[:3]}"
         states += report.states

@@ -78,7 +78,7 @@ class Draft:
         return Entry(entry.meta, pieces)
 
     def _write(self, key: int, parts: list[Any]) -> list[Ref]:
-        """Write parts: a large one to an extent of its own, which is free when that piece changes, the others to one."""
+        """Write parts: a large one to an extent of its own, free when that piece changes, the others to one."""
         sizes = [memoryview(part).nbytes for part in parts]
         refs: dict[int, Ref] = {}
         groups = [[at] for at, size in enumerate(sizes) if size >= LARGE]

@@ -219,7 +219,7 @@ class Extents:
     def _grow(self, end: int) -> None:
         if end <= self.length:
             return
-        ahead = min(self.length // 16, _STEP) // PAGE * PAGE
+        ahead = min(self.length // 64, _STEP) // PAGE * PAGE
         try:
             self.file.allocate(self.length, end + ahead - self.length)
         except OSError as error:

@@ -35,7 +35,7 @@ from .wal import Mark, Wal, WalHeader, refused
 __all__ = ["Frame", "Options", "Store"]
 
 WAL_LIMIT = 16 << 20  # bytes of log after which a checkpoint is due
-WAITING_SHARE = 16  # a checkpoint first frees what waits, where that is one byte in so many of the file
+WAITING_SHARE = 64  # a checkpoint first frees what waits, where that is one byte in so many of the file
 
 
 class Options(NamedTuple):
@@ -386,7 +386,8 @@ class Store:
         if wal.started:
             wal.sync()
         self._ensure_space()
-        self._reuse_waiting()
+        if not self._is_saved(header):
+            self._reuse_waiting()
         draft = Draft(self.extents, self.generation + 1)
         try:
             stored = [(key, None if entry is None else draft.entry(key, entry)) for key, entry in changes]

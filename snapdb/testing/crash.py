@@ -241,7 +241,10 @@ class _Run:
             self.found[key] = found
             self.states += 1
         least, last = window(self.recording.commits, point, not state.killed)
-        if self.judge(point, state.variant, found, least, last) and new and draw.random() < self.double_share:
+        if state.within:  # what the operation was to complete is not promised yet
+            least = window(self.recording.commits, point - 1, False)[0]
+        fine = self.judge(point, state.variant, found, least, last)
+        if fine and new and not state.within and draw.random() < self.double_share:
             self.twice(point, state, disk.restarted() if state.killed else Disk(contents), contents, draw)
 
     def judge(self, point: int, variant: str, found: _Found, least: int, last: int) -> bool:
@@ -297,6 +300,8 @@ class _Run:
                 self.states += 1
                 self.double += 1
             least, last = window(session.commits, number, not after.killed)
+            if after.within:
+                least = window(session.commits, number - 1, False)[0]
             self.judge(point, f"{state.variant}; then {number}: {after.variant}", shown[key], least, last)
 
     def base(self, point: int, state: State, contents: Mapping[str, bytes]) -> list[Commit]:

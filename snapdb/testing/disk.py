@@ -129,13 +129,16 @@ Waiting = list[tuple[str, Change]]
 
 
 class State:
-    """One legal disk state. ``variant`` says how it came about, ``killed`` that only the process died; ``contents`` is
-    made when it is asked for.
+    """One legal disk state. ``variant`` says how it came about, ``killed`` that only the process died, ``within`` that
+    it did so within the last operation; ``contents`` is made when it is asked for.
     """
 
-    def __init__(self, variant: str, names: Names, changes: Optional[Waiting], killed: bool = False) -> None:
+    def __init__(
+        self, variant: str, names: Names, changes: Optional[Waiting], killed: bool = False, within: bool = False
+    ) -> None:
         self.variant = variant
         self.killed = killed
+        self.within = within
         self._names = names
         self._changes = changes  # None: what the running system sees
 
@@ -158,6 +161,7 @@ class Disk:
         self._files: dict[int, Node] = {}  # by the number that the log gives a file: a rename does not change it
         self._durable_names = dict(self._names)
         self._renames: list[Rename] = []
+        self._written: Optional[Node] = None  # by the last operation
 
     def restarted(self) -> Disk:
         """A copy for another run that begins here: the process died, the system goes on. Files get new numbers."""
@@ -177,8 +181,10 @@ class Disk:
     def step(self, op: Any) -> None:
         """Follow one operation of a ``RecordingLayer``'s log."""
         kind = op.kind
+        self._written = None
         if kind == "write":
-            self._node(op).change(Change(op.offset, bytes(op.data)))
+            self._written = self._node(op)
+            self._written.change(Change(op.offset, bytes(op.data)))
         elif kind == "truncate":
             self._node(op).change(Change(0, None, op.size))
         elif kind == "allocate":
@@ -232,8 +238,23 @@ class Disk:
         ``random_states`` of them are drawn, where anything is not synced.
         """
         yield State("killed", dict(self._names), None, True)
+        yield from self._killed_within(draw)
         for label, names in self._name_sets():
             yield from self._power_cuts(label, names, random_states, draw)
+
+    def _killed_within(self, draw: random.Random) -> Iterator[State]:
+        """The process died in the middle of the last write."""
+        node = self._written
+        if node is None or any(change.doubtful for change in node.pending):
+            return
+        *before, last = node.pending
+        data = last.data or b""
+        if len(data) < 2:
+            return
+        size = draw.randrange(1, len(data))
+        half = Node(node.with_changes([*before, last._replace(data=data[:size])]))
+        names = {name: half if there is node else there for name, there in self._names.items()}
+        yield State(f"killed after {size} bytes", names, None, True, True)
 
     def _name_sets(self) -> Iterator[tuple[str, Names]]:
         """The names that may be there: all that was done since their directory was synced, the first n, all but one."""
