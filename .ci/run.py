@@ -45,7 +45,7 @@ BUDGET = {
     "docs": 1,
     "bench": 2,
 }
-WHEEL_MEGABYTES = 0.9  # beside the bundled data
+WHEEL_MEGABYTES = 1.25  # beside the bundled data; 0.9 before there was a file to store tables in
 DATA = "snapdb/data/weather.csv"
 OLDEST = (3, 9)
 ASV = "asv>=0.6.6,<0.7"  # pinned: its sampling rules change between versions

@@ -83,7 +83,8 @@ def build(folder: Path) -> None:
     text = setup.read_text(encoding="utf-8")
     setup.write_text(text.replace('"-O0", "-g3"', '"-O1", "-g"'), encoding="utf-8")  # a third of the time
     flags = " ".join(FLAGS)
-    env = dict(os.environ, CC=compiler(), CFLAGS=flags, LDFLAGS=flags, SNAPDB_DEBUG_BUILD="1", SNAPDB_REQUIRE_EXTENSIONS="1")
+    env = dict(os.environ, CC=compiler(), CFLAGS=flags, LDFLAGS=flags)
+    env.update(SNAPDB_DEBUG_BUILD="1", SNAPDB_REQUIRE_EXTENSIONS="1")
     env.pop("SNAPDB_NO_EXTENSIONS", None)
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--parallel", "2"]
     done = subprocess.run(command, cwd=folder, env=env)

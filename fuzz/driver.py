@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Optional
 
-__all__ = ["TARGETS", "main", "mutate", "run", "target"]
+__all__ = ["TARGETS", "fuzz", "main", "mutate", "run", "target"]
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
@@ -78,7 +78,7 @@ def run(
         done += 1
         try:
             module.one(data)
-        except BaseException:
+        except Exception:  # noqa: BLE001 - whatever it is, it is a finding
             findings.append((data, traceback.format_exc()))
             if len(findings) >= 20:
                 break
@@ -86,16 +86,24 @@ def run(
 
 
 def main(name: str) -> None:
-    """The program of one target: ``python fuzz/fuzz_NAME.py [SECONDS] [options of Atheris]``."""
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 60
-    options = sys.argv[2:] if len(sys.argv) > 1 and sys.argv[1].isdigit() else sys.argv[1:]
+    """The program of one target: ``python fuzz/fuzz_NAME.py [SECONDS] [options of Atheris]``.
+
+    A new interpreter, in which nothing of SnapDB is imported yet: Atheris instruments what is imported under its eyes.
+    """
+    os.execv(sys.executable, [sys.executable, str(HERE / "driver.py"), name, *sys.argv[1:]])
+
+
+def fuzz(name: str, *words: str) -> None:
+    """Fuzz one target for some seconds."""
+    seconds = int(words[0]) if words and words[0].isdigit() else 60
+    options = words[1:] if words and words[0].isdigit() else words
     try:
         import atheris
     except ImportError:
         done, findings = run(name, seconds=seconds)
         for data, text in findings:
-            print(f"{data!r}\n{text}")
-        print(f"{name}: {done} executions in {seconds} s without Atheris, {len(findings)} findings")
+            sys.stdout.write(f"{data!r}\n{text}\n")
+        sys.stdout.write(f"{name}: {done} executions in {seconds} s without Atheris, {len(findings)} findings\n")
         raise SystemExit(bool(findings)) from None
     with atheris.instrument_imports(include=["snapdb"]):
         module = target(name)
@@ -103,6 +111,10 @@ def main(name: str) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(module.seeds()):
         (corpus / f"seed-{number}").write_bytes(data)
-    limits = [f"-max_total_time={seconds}", "-rss_limit_mb=2048", "-malloc_limit_mb=512", "-timeout=20", "-max_len=262144"]
-    atheris.Setup([sys.argv[0], *limits, *options, str(corpus)], module.one)
+    limits = ["-rss_limit_mb=2048", "-malloc_limit_mb=512", "-timeout=20", "-max_len=65536", "-len_control=0"]
+    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", *limits, *options, str(corpus)], module.one)
     atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    fuzz(*sys.argv[1:])

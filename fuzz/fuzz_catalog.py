@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import driver
 
 from snapdb.errors import CorruptionError
@@ -26,7 +28,8 @@ def seeds() -> list[bytes]:
     above = encode_node(1, [(key, key.to_bytes(8, "little") + bytes(8) + b"\1" + bytes(23)) for key in (0, 9, 20)])
     header = {"schema": [{"name": "a", "dtype": "i64"}], "rows": 5, "live": 5.0, "hints": {}}
     root = Root(header, Ref(0x4000, 4096, 128, 200, 1), 6).encode()
-    return [b"\0" + leaf, b"\0" + above, b"\1" + encode_items(items), b"\2" + root, b"\2" + Root(header, None, 0).encode()]
+    empty = Root(header, None, 0).encode()
+    return [b"\0" + leaf, b"\0" + above, b"\1" + encode_items(items), b"\2" + root, b"\2" + empty]
 
 
 def one(data: bytes) -> None:
@@ -51,7 +54,12 @@ def _walk(data: bytes) -> None:
     file = RecordingLayer({"f": bytes(0x4000)}, record=False).open("f", "w")
     extents = Extents(file, Space(0x4000), _UUID, False)
     tree = Tree(extents, extents.write(NODE, 0, [data], 1)[0])
-    for ask in (lambda: list(tree.items()), lambda: list(tree.reachable()), lambda: [tree.get(key) for key in range(0, 30, 3)]):
+    asks = [
+        lambda: list(tree.items()),
+        lambda: list(tree.reachable()),
+        *(partial(tree.get, key) for key in range(0, 30, 3)),
+    ]
+    for ask in asks:
         try:
             ask()
         except CorruptionError:

@@ -18,7 +18,8 @@ def seeds() -> list[bytes]:
     codec = _CODECS[BACKENDS[0].name]
     rows = [codec.encode(row) for row in people(6)]
     changes = [(idx, list(enumerate(values))[idx % 3 :: 2]) for idx, values in enumerate(rows)]
-    return [*(b"\0" + bytes(codec.pack(values)) for values in rows), b"\1" + bytes(codec.pack_changes(changes)), b"\1" + bytes(8)]
+    packed = [b"\0" + bytes(codec.pack(values)) for values in rows]
+    return [*packed, b"\1" + bytes(codec.pack_changes(changes)), b"\1" + bytes(8)]
 
 
 def one(data: bytes) -> None:

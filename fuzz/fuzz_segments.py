@@ -51,9 +51,9 @@ def _chunk(backend: _ext.Backend, data: bytes) -> Any:
     some = struct.pack("<3I", 0, chunk.rows // 2, chunk.rows - 1) if chunk.rows else b""
     probe: Any = b"a" if chunk.code in c.VARLEN else 0.5 if chunk.code in c.FLOATS else 1
     answers = [
-        chunk.codec, chunk.code, chunk.rows, chunk.null_count, bytes(chunk.valid()), chunk.count(), repr(chunk.bounds()),
-        bytes(chunk.select(probe, None)), bytes(chunk.select_in([probe])), bytes(chunk.group()[0]),
-        repr(chunk.take(memoryview(some).cast("I"))) if some else "",
+        chunk.codec, chunk.code, chunk.rows, chunk.null_count, bytes(chunk.valid()), chunk.count(),
+        repr(chunk.bounds()), bytes(chunk.select(probe, None)), bytes(chunk.select_in([probe])),
+        bytes(chunk.group()[0]), repr(chunk.take(memoryview(some).cast("I"))) if some else "",
     ]  # fmt: skip
     if chunk.code not in c.VARLEN:
         answers.append(repr(chunk.sum()))

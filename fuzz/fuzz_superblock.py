@@ -11,11 +11,12 @@ from snapdb.errors import CorruptionError, NotSupportedError
 from snapdb.storage.superblock import PAGE, StaticHeader, Superblock, read_holder, read_slots, read_static
 from snapdb.testing.layers import RecordingLayer
 
-_BLOCK = Superblock(1, False, bytes(range(16)), 7, 0x4000, 300, 5, 12, 3, bytes(16), 9, 0x8000, 0x9000, 1_700_000_000_000_000)
+_UUID = bytes(range(16))
+_BLOCK = Superblock(1, False, _UUID, 7, 0x4000, 300, 5, 12, 3, bytes(16), 9, 0x8000, 0x9000, 1 << 50)
 
 
 def seeds() -> list[bytes]:
-    static = StaticHeader(bytes(range(16)), sequence=3).encode()
+    static = StaticHeader(_UUID, sequence=3).encode()
     return [static + _BLOCK.encode(), static + _BLOCK._replace(clean=True, slot=0).encode()]
 
 

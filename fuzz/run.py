@@ -1,4 +1,4 @@
-"""Every target for some seconds each: ``python fuzz/run.py [SECONDS] [TARGET ...]``. Exit code 1 where one has a finding."""
+"""Every target for some seconds each: ``python fuzz/run.py [SECONDS] [TARGET ...]``. Exit code 1 for a finding."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def main() -> int:
         text = done.stdout + done.stderr
         runs = re.findall(r"Done (\d+) runs|: (\d+) executions", text)
         count = next((number for number in (runs[-1] if runs else ()) if number), "?")
-        print(f"{name:<12} {count:>10} executions in {seconds} s, {'a FINDING' if done.returncode else 'no finding'}", flush=True)
+        result = "a FINDING" if done.returncode else "no finding"
+        sys.stdout.write(f"{name:<12} {count:>10} executions in {seconds} s, {result}\n")
         if done.returncode:
             failed.append(name)
-            print(text[-6000:])
+            sys.stdout.write(text[-6000:])
+        sys.stdout.flush()
     return int(bool(failed))
 
 

@@ -25,13 +25,26 @@ PATH = "hostile.snapdb"
 ENGINES = ("row", "columnar")
 TREE = Schema([ColumnDef("k", "i64"), ColumnDef("pad", "bytes:500")])
 REFUSED = (CorruptionError, NotSupportedError)
-NUMBERS = (0, 1, 2, 7, 127, 128, 255, 1023, 1024, 1025, 4095, 65535, 65536, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
-WIDE = (*NUMBERS, 1 << 32, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1)
+SMALL = (0, 1, 2, 7, 127, 128, 255, 1023, 1024, 1025, 4095, 65535)
+WIDE = (
+    *SMALL,
+    65536,
+    1 << 24,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    1 << 40,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 4096,
+    (1 << 64) - 1,
+)
 MOST = 200  # rows read one by one
 
 
 # -- the databases ---------------------------------------------------------
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def image(which: str) -> dict[str, bytes]:
     """The files of a database: ``row`` or ``columnar``, with ``closed`` or ``open`` behind it; or ``tree``."""
     layer = RecordingLayer(record=False)
@@ -200,7 +213,8 @@ def write_some(db: SnapDB) -> str:
     ids = [idx for idx, _ in islice(guarded(db), 3)]
     key = db.schema.primary_key
     row = person(9000) if list(db.schema.names) == list(SCHEMA.names) else None
-    attempts: list[Any] = [lambda: db.update(ids[0], {}), lambda: db.delete(ids[1]), db.checkpoint, db.compact, db.checkpoint]
+    attempts: list[Any] = [lambda: db.update(ids[0], {}), lambda: db.delete(ids[1])]
+    attempts += [db.checkpoint, db.compact, db.checkpoint]
     if row is not None:
         attempts[:0] = [lambda: db.insert(row), lambda: db.update(ids[2], {"name": "new", "age": 3})]
         attempts.append(lambda: db.upsert({**row, "id": 123456}) if key else None)

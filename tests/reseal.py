@@ -21,7 +21,7 @@ _LOG_HEADER, _FRAME = 64, 40
 
 
 class Part:
-    """Bytes ``start`` to ``end`` of a file under one checksum, which stands at each of ``sums``; ``above`` holds those."""
+    """Bytes ``start`` to ``end`` of a file under one checksum; it stands at each of ``sums``, in the parts ``above``."""
 
     def __init__(self, kind: str, name: str, start: int, end: int) -> None:
         self.kind = kind

@@ -1,12 +1,12 @@
 """Damage that the checksums must find: every byte of a database and its logs, one at a time, and larger holes.
 
 A damaged database shows the rows it had, or it raises an error that names the damage. Never another exception, never
-other rows. One exception is documented: damage within the last flushed group of the log looks like a write that a crash
-cut short, and then the rows before that group are right too. Where the rest of a log is cut off or zeroed, nothing in it
-proves how long it was, so any state since the last checkpoint is right.
+other rows. One exception is documented: damage within the last flushed group of the log looks like a write that a
+crash cut short, and then the rows before that group are right too. Where the rest of a log is cut off or zeroed,
+nothing in it proves how long it was, so any state since the last checkpoint is right.
 
-SNAPDB_FLIPS=1 takes every byte of an open database on the compiled backend, one in 4 of a closed one; otherwise it is one
-in 16, and one in 64 on the other backends.
+SNAPDB_FLIPS=1 takes every byte of an open database on the compiled backend, one in 4 of a closed one; otherwise it is
+one in 16, and one in 64 on the other backends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from snapdb import ColumnDef, Schema, SnapDB, _ext, tablefile
+from snapdb import ColumnDef, Schema, SnapDB, tablefile
 from snapdb.errors import CorruptionError, NotSupportedError, SnapDBError
 from snapdb.storage import wal
 from snapdb.storage.files import using
@@ -112,7 +112,7 @@ def build(engine: str, clean: bool) -> Image:
     return Image(files, states, log_name)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def image(engine: str, clean: bool) -> Image:
     return build(engine, clean)
 
@@ -164,9 +164,7 @@ def flipped(files: dict[str, bytes], name: str, at: int, bits: int) -> dict[str,
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("clean", [False, True], ids=["open", "closed"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_byte(
-    engine: str, clean: bool, shard: int, backend_name: str, record_property: Any
-) -> None:
+def test_every_byte(engine: str, clean: bool, shard: int, backend_name: str, record_property: Any) -> None:
     whole = image(engine, clean)
     draw = random.Random(shard)
     seen = {"right": 0, "older": 0, "error": 0}
@@ -191,7 +189,8 @@ def cut_or_zeroed(image: Image) -> Iterator[tuple[str, str, int, dict[str, bytes
         for at in range(0, len(data), PAGE):
             page = data[at : at + PAGE]
             if page.strip(b"\0"):
-                yield f"zeroed at {at}", name, at, {**image.files, name: data[:at] + bytes(len(page)) + data[at + PAGE :]}
+                hole = data[:at] + bytes(len(page)) + data[at + PAGE :]
+                yield f"zeroed at {at}", name, at, {**image.files, name: hole}
             following = data[at + PAGE : at + 2 * PAGE]
             if len(following) == PAGE and following != page:
                 for what, two in (("doubled", page + page), ("swapped", following + page)):

@@ -1,4 +1,4 @@
-"""One writer or several readers, in this process and others; what a fork, a failed open and a forgotten handle leave."""
+"""One writer or several readers, in this process and others; what a fork, a failed open and a lost handle leave."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def ran(text: str, *arguments: object) -> str:
 class Holder:
     """Another process that has the database open until it is told to go."""
 
-    HOLD = "db = SnapDB(sys.argv[1], read_only=sys.argv[2] == 'r')\nprint('open', flush=True)\nsys.stdin.read()\ndb.close()"
+    HOLD = (
+        "db = SnapDB(sys.argv[1], read_only=sys.argv[2] == 'r')\n"
+        "print('open', flush=True)\nsys.stdin.read()\ndb.close()"
+    )
 
     def __init__(self, path: Path, mode: str = "w") -> None:
         self.process = script(self.HOLD, path, mode)

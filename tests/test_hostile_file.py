@@ -101,7 +101,10 @@ def test_damage_below_the_checksum(which: str, backend_name: str) -> None:
     assert EXAMPLES < 100 or outcomes == {"answered", "refused"}
 
 
-@pytest.mark.parametrize("header", [b"[]", b"{}", b"null", b"1e999", b"[" * 4000, b'{"schema":' * 700, b"\xff\xfe", b'"x"'])
+JSON = (b"[]", b"{}", b"null", b"1e999", b"[" * 4000, b'{"schema":' * 700, b"\xff\xfe", b'"x"')
+
+
+@pytest.mark.parametrize("header", JSON)
 def test_a_root_that_says_something_else(header: bytes) -> None:
     sealed = Sealed(hostile.image("row closed"), hostile.PATH)
     (root,) = sealed.parts["root"]
@@ -143,12 +146,14 @@ def test_a_header_that_says_something_else(old: bytes, new: bytes) -> None:
 
 # -- no database ---------------------------------------------------------------
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(5000)
+TEXT = b"id,name\n1,a\n" * 3000
+NOISE = random.Random(3).getrandbits(320_000).to_bytes(40_000, "little")
 SQLITE = b"SQLite format 3\0\x10\0\1\1\0\x40\x20\x20" + bytes(8000)
 
 
 @pytest.mark.parametrize(
     "content",
-    [PNG, SQLITE, b"id,name\n1,a\n" * 3000, b"\0", bytes(100), bytes(16384), bytes(1 << 20), b"\x89SNAP\r\n\x1a", os.urandom(40000)],
+    [PNG, SQLITE, TEXT, b"\0", bytes(100), bytes(16384), bytes(1 << 20), b"\x89SNAP\r\n\x1a", NOISE],
     ids=["png", "sqlite", "text", "one byte", "100 bytes", "zeros", "many zeros", "only the magic", "noise"],
 )
 def test_a_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
@@ -329,7 +334,10 @@ def test_a_link_to_nothing_and_to_itself(tmp_path: Path) -> None:
             SnapDB(loop, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["plain", "a.b.c.snapdb", ".hidden", "with space.db", "ünï – 数据.snapdb", "x-wal0", "#?%.db", "trailing."])
+NAMES = ("plain", "a.b.c.snapdb", ".hidden", "with space.db", "ünï – 数据.snapdb", "x-wal0", "#?%.db", "trailing.")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_any_name(tmp_path: Path, name: str, engine: str) -> None:
     path = tmp_path / name
     with SnapDB(path, PLAIN, storage_type=engine) as db:

@@ -16,12 +16,13 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Optional
 
 import pytest
-from kill_writer import SCHEMA, Course, Step, carry_out, small_files
+from kill_writer import SCHEMA, Course, Step, carry_out, small_files  # noqa: F401 - the programs below use it
 
 from snapdb import SnapDB, tablefile
 from snapdb.errors import DurabilityError, SnapDBError
@@ -234,7 +235,8 @@ def test_at_every_place(engine: str, level: str, what: str, small_batches: None)
         if n % 4 == 0:
             watched.check_reopened()
     assert n > 2
-    assert watched.poisoned * (2 if what in ("checkpoint", "compact") else 20) <= n, "interrupts cost the handle too often"
+    often = 2 if what in ("checkpoint", "compact") else 20
+    assert watched.poisoned * often <= n, "interrupts cost the handle too often"
     watched.check_reopened()
     watched.close()
 
@@ -248,6 +250,10 @@ def fresh(course: Course, _: str) -> dict[str, Any]:
 def plainly(call: Callable[[], Any]) -> bool:
     call()
     return False
+
+
+def open_into(handles: list[SnapDB], options: dict[str, Any]) -> None:
+    handles.append(SnapDB(PATH, **options))
 
 
 @pytest.mark.parametrize("end", ["close", "open", "open unclean", "create"])
@@ -274,7 +280,7 @@ def test_opening_and_closing_at_every_place(engine: str, end: str) -> None:
                 del db
             else:
                 options: dict[str, Any] = {"schema": SCHEMA, "storage_type": engine} if end == "create" else {}
-                cut = At(n).run(lambda: handles.append(SnapDB(PATH, **options)))
+                cut = At(n).run(partial(open_into, handles, options))
                 while handles:
                     handles.pop().close()
             gc.collect()
@@ -462,8 +468,11 @@ def has_nomemory() -> bool:
     return sys.implementation.name == "cpython" and not FREE_THREADED
 
 
+ALLOCATING = ("insert", "update", "batch_insert", "bulk", "delete", "upsert", "transaction", "checkpoint")
+
+
 @pytest.mark.skipif(not has_nomemory(), reason="needs CPython's own test module")
-@pytest.mark.parametrize("what", ["insert", "update", "batch_insert", "bulk", "delete", "upsert", "transaction", "checkpoint"])
+@pytest.mark.parametrize("what", ALLOCATING)
 def test_without_memory(engine: str, what: str) -> None:
     """The n-th allocation fails, for every n: in a process of its own, for the interpreter may not survive it."""
     command = [sys.executable, "-X", "faulthandler", "-c", NO_MEMORY, str(Path(__file__).parent), engine, what]
