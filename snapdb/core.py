@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from .errors import (
     CorruptionError,
     DurabilityError,
     InternalError,
+    LockedError,
     NotFoundError,
     NotSupportedError,
     ReadOnlyError,
@@ -46,6 +48,7 @@ __all__ = ["SnapDB"]
 
 MEMORY = ":memory:"
 ENGINES = ("row", "columnar")
+_PATIENCE = 0.05  # seconds between two tries to get a lock
 DURABILITY = ("full", "normal", "none")
 Row = dict[str, Any]
 _EXAMPLE = "such as Schema([ColumnDef('id', 'i64'), ColumnDef('name', 'str')])"
@@ -134,9 +137,28 @@ class SnapDB:
     def _open_file(
         self, schema: Any, page_size: int, storage_type: Any, options: dict[str, Any], timeout: float
     ) -> None:
+        until = time.monotonic() + timeout
+        opening = self._opening(str(self.path))
+        try:
+            while True:
+                try:
+                    with Uninterrupted():
+                        self._open_once(opening, schema, page_size, storage_type, options)
+                    return
+                except LockedError:
+                    if time.monotonic() >= until:
+                        raise
+                time.sleep(min(_PATIENCE, max(0.0, until - time.monotonic())))
+        except BaseException:
+            self._abandon()  # a signal may have come when it was open already
+            raise
+
+    def _open_once(
+        self, opening: Opening, schema: Any, page_size: int, storage_type: Any, options: dict[str, Any]
+    ) -> None:
+        """Make the file where there is none, take the lock, load. LockedError at once where it is taken."""
         from . import tablefile  # a table in memory needs none of it
 
-        opening = self._opening(str(self.path), timeout)
         if tablefile.is_new(opening):
             if schema is None or self._read_only:
                 missing = "to make one give a schema" + (" and no read_only" if self._read_only else "")
@@ -149,11 +171,11 @@ class SnapDB:
             store.abandon()
             raise
 
-    def _opening(self, path: str, timeout: float = 0.0) -> Opening:
+    def _opening(self, path: str) -> Opening:
         from .tablefile import Opening
 
         kernel = _ext.backend(_ext.BACKEND).wal
-        return Opening(path, kernel, self.durability, self._read_only, timeout, self._mmap)
+        return Opening(path, kernel, self.durability, self._read_only, 0.0, self._mmap)
 
     def _copy_opening(self, path: str) -> Opening:
         """How a copy is written, whatever this handle may do."""

@@ -7,7 +7,7 @@ frames until the commit. Other threads' writes wait.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from .errors import TransactionError
 from .interrupts import Uninterrupted
@@ -32,19 +32,27 @@ class Transactions:
         self._journal = journal
         self._alone = ExitStack()  # holds the table while one is open
         self._generation = 0
+        self._owner: Optional[Transaction] = None
         self.is_open = False
 
-    def begin(self) -> None:
+    def begin(self, owner: Transaction) -> None:
         """Have the table to oneself. TransactionError where this thread has a transaction open."""
-        while not self._try_begin():  # a signal gets through between two tries
+        while not self._try_begin(owner):  # a signal gets through between two tries
             pass
 
-    def _try_begin(self) -> bool:
+    def give_up(self, owner: Transaction) -> None:
+        """Roll back what this owner has begun, if anything."""
+        if self._owner is owner and self.is_open:
+            with Uninterrupted():
+                self.rollback()
+
+    def _try_begin(self, owner: Transaction) -> bool:
         with Uninterrupted():
             if not self._table.lock.acquire(timeout=_PATIENCE):
                 return False
             try:
                 self._begin()
+                self._owner = owner
             finally:
                 self._table.lock.release()
         return True
@@ -106,7 +114,7 @@ class Transactions:
                 self.rollback()
 
     def _end(self) -> None:
-        self.is_open = False
+        self.is_open, self._owner = False, None
         alone, self._alone = self._alone, ExitStack()
         alone.close()
 
@@ -121,8 +129,12 @@ class Transaction:
     def __enter__(self) -> Transaction:
         if self._entered:
             raise TransactionError("a transaction is used once", hint="call transaction() again")
-        self._transactions.begin()
         self._entered = True
+        try:
+            self._transactions.begin(self)
+        except BaseException:
+            self._transactions.give_up(self)  # a signal may have come when it was open already
+            raise
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
