@@ -10,6 +10,7 @@ import importlib
 import os
 import random
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -107,11 +108,19 @@ def fuzz(name: str, *words: str) -> None:
         raise SystemExit(bool(findings)) from None
     with atheris.instrument_imports(include=["snapdb"]):
         module = target(name)
-    corpus = Path(os.environ.get("SNAPDB_CORPUS", HERE / "corpus")) / name
+    corpus = Path(os.environ.get("SNAPDB_CORPUS", Path(tempfile.gettempdir()) / "snapdb-corpus")) / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(module.seeds()):
         (corpus / f"seed-{number}").write_bytes(data)
-    limits = ["-rss_limit_mb=2048", "-malloc_limit_mb=512", "-timeout=20", "-max_len=65536", "-len_control=0"]
+    found = corpus.parent / f"found-{name}-"  # where findings go
+    limits = [
+        f"-artifact_prefix={found}",
+        "-rss_limit_mb=2048",
+        "-malloc_limit_mb=512",
+        "-timeout=20",
+        "-max_len=65536",
+        "-len_control=0",
+    ]
     atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", *limits, *options, str(corpus)], module.one)
     atheris.Fuzz()
 

@@ -21,7 +21,7 @@ _LOG_HEADER, _FRAME = 64, 40
 
 
 class Part:
-    """Bytes ``start`` to ``end`` of a file under one checksum; it stands at each of ``sums``, in the parts ``above``."""
+    """Bytes ``start`` to ``end`` of a file under one checksum that stands at each of ``sums`` (in ``above``)."""
 
     def __init__(self, kind: str, name: str, start: int, end: int) -> None:
         self.kind = kind
