@@ -7,7 +7,7 @@ frames until the commit. Other threads' writes wait.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from .errors import TransactionError
 from .interrupts import Uninterrupted
@@ -32,21 +32,21 @@ class Transactions:
         self._journal = journal
         self._alone = ExitStack()  # holds the table while one is open
         self._generation = 0
-        self._owner: Optional[Transaction] = None
+        self._owner: object = None
         self.is_open = False
 
-    def begin(self, owner: Transaction) -> None:
+    def begin(self, owner: object) -> None:
         """Have the table to oneself. TransactionError where this thread has a transaction open."""
         while not self._try_begin(owner):  # a signal gets through between two tries
             pass
 
-    def give_up(self, owner: Transaction) -> None:
+    def give_up(self, owner: object) -> None:
         """Roll back what this owner has begun, if anything."""
         if self._owner is owner and self.is_open:
             with Uninterrupted():
                 self.rollback()
 
-    def _try_begin(self, owner: Transaction) -> bool:
+    def _try_begin(self, owner: object) -> bool:
         with Uninterrupted():
             if not self._table.lock.acquire(timeout=_PATIENCE):
                 return False
@@ -122,20 +122,27 @@ class Transactions:
 class Transaction:
     """``with db.transaction():``. Leaving the block commits; an exception rolls back and goes on."""
 
+    _entered = False  # for __del__, where a signal came before __init__ was done
+
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
-        self._entered = False
+        self._token = object()
 
     def __enter__(self) -> Transaction:
         if self._entered:
             raise TransactionError("a transaction is used once", hint="call transaction() again")
         self._entered = True
         try:
-            self._transactions.begin(self)
+            self._transactions.begin(self._token)
         except BaseException:
-            self._transactions.give_up(self)  # a signal may have come when it was open already
+            self._transactions.give_up(self._token)  # a signal may have come when it was open already
             raise
         return self
+
+    def __del__(self) -> None:
+        # a signal may have come before the first instruction of __exit__: then nobody has ended it
+        if self._entered:
+            self._transactions.give_up(self._token)
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         transactions = self._transactions
