@@ -202,6 +202,14 @@ def any_files(
         yield made
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it is asked for."""
+    if not os.environ.get("SNAPDB_LONG"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: SNAPDB_LONG=1"))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What the tests counted with ``record_property("count: …", n)``."""
     counts: dict[str, int] = {}

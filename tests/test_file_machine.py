@@ -379,12 +379,12 @@ def test_large_files(engine: str, backend_name: str, monkeypatch: pytest.MonkeyP
     run(LargeFiles, engine, backend_name, EXAMPLES[backend_name][1], 12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_small_files_at_length(engine: str, backend_name: str) -> None:
     run(SmallFiles, engine, backend_name, LARGE_DOSE * EXAMPLES[backend_name][0], 50)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_large_files_at_length(engine: str, backend_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tablefile, "BULK", 60_000)
     run(LargeFiles, engine, backend_name, LARGE_DOSE * EXAMPLES[backend_name][1], 20)

@@ -211,6 +211,7 @@ class Store:
         if not self.read_only:
             self._ensure_space()
         space = self.extents.space
+        behind = max(0, self.extents.length - space.high_water)  # room at the end of the file
         spare = space.free_bytes + space.waiting_bytes if self._spaced else 0
         block = self.block
         log = self.log
@@ -218,7 +219,7 @@ class Store:
             "file_bytes": self.file.size(),
             "wal_bytes": 0 if self.wal is None else self.wal.bytes,
             "live_bytes": (space.high_water if self._spaced else block.high_water) - PREAMBLE - spare,
-            "free_bytes": spare,
+            "free_bytes": spare + behind,
             "last_checkpoint": _moment(block.time),
             "generation": self.generation,
             "lsn": self._lsn if log is None else log.lsn,
