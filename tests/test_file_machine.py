@@ -214,7 +214,8 @@ class Lifecycle(RuleBasedStateMachine):
     def transaction(self, data: Any, steps: int, end: str, seed: int) -> None:
         before = Past(self.model)
         if end in ("kill", "power cut"):
-            self.db.transaction().__enter__()  # and it never ends
+            endless = self.db.transaction()
+            endless.__enter__()
             for _ in range(steps):
                 self.write(data)
             self.reset(before)
@@ -222,6 +223,7 @@ class Lifecycle(RuleBasedStateMachine):
                 self.kill(durability="normal")
             else:
                 self.cut_power(durability="full", seed=seed)
+            del endless  # it lived as long as its process
             return
         try:
             with self.db.transaction():

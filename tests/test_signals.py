@@ -264,6 +264,7 @@ def open_into(handles: list[SnapDB], options: dict[str, Any]) -> None:
 
 @pytest.mark.long
 @OPEN
+@pytest.mark.filterwarnings("ignore:the database:ResourceWarning")  # of a handle that nobody was given
 @pytest.mark.parametrize("end", ["close", "open", "open unclean", "create"])
 def test_opening_and_closing_at_every_place(engine: str, end: str) -> None:
     """Interrupted while it opens or closes: nothing is lost, and it can be opened again."""

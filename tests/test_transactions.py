@@ -472,14 +472,14 @@ def test_a_transaction_that_is_never_left(files: Files) -> None:
     place = Place(files, True)
     for it in place.both:
         it.batch_insert(people(20))
-    place.db.transaction().__enter__()
-    place.db.insert(new(1))
-    place.reopen(kill=True)
-    place.check()
-    place.db.transaction().__enter__()
-    place.db.insert(new(1))
-    place.reopen()
-    place.check()
+    for kill in (True, False):
+        endless = place.db.transaction()
+        endless.__enter__()
+        place.db.insert(new(1))
+        place.reopen(kill)
+        place.check()
+        del endless
+        place.check()
 
 
 @pytest.mark.parametrize("name", ["flush", "checkpoint", "backup"])
