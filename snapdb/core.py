@@ -272,6 +272,7 @@ class SnapDB:
         if file is not None:
             self._finalizer.detach()
             self._leave(self._closed())
+            self._transactions.disown()
             file.store.abandon()
             table = file.table
             if table.lock.acquire(blocking=False):  # in a forked child it may be that of a thread which is not there

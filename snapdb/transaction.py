@@ -46,6 +46,10 @@ class Transactions:
             with Uninterrupted():
                 self.rollback()
 
+    def disown(self) -> None:
+        """The table goes without a rollback: nobody is to take back what its owner did."""
+        self._owner = None
+
     def _try_begin(self, owner: object) -> bool:
         with Uninterrupted():
             if not self._table.lock.acquire(timeout=_PATIENCE):

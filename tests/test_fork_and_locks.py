@@ -679,7 +679,7 @@ def test_a_transaction_that_a_process_does_not_end(path: Path) -> None:
     text = (
         "db = SnapDB(sys.argv[1])\n"
         "db.insert({'k': 1, 'v': None, 's': 'x'})\n"
-        "db.transaction().__enter__()\n"
+        "held = db.transaction()\nheld.__enter__()\n"
         "for k in range(100):\n  db.insert({'k': k, 'v': None, 's': 'y' * 1000})\n"
         "db.update(0, {'k': 77})\n"
         "sys.stdout.flush()\nos._exit(0)\n"

@@ -705,8 +705,13 @@ def test_a_crash_and_a_damaged_newest_slot_never_show_an_older_state() -> None:
         for state in disk.states(0, random.Random(1)):
             if PATH not in state.contents:
                 continue
-            newest = read_slots(RecordingLayer(state.contents).open(PATH, "r"))[0]
-            rows = reopened(flip(state.contents, PATH, SLOTS[newest.slot] + 30))
+            slots = read_slots(RecordingLayer(state.contents).open(PATH, "r"))
+            damaged = flip(state.contents, PATH, SLOTS[slots[0].slot] + 30)
+            if len(slots) == 1:  # killed within the write of the other slot: damage to this one leaves none
+                with pytest.raises(CorruptionError, match="both superblocks"):
+                    reopened(damaged)
+                continue
+            rows = reopened(damaged)
             assert max(at for at, each in enumerate(history) if each == rows) >= kept
             answers += 1
     assert answers > 200
@@ -862,7 +867,7 @@ def test_a_full_disk_leaves_everything_usable() -> None:
     toy = make(layer)
     toy.put(1, b"one" * 100)
     toy.checkpoint()
-    space = toy.store.statistics()
+    root_at = toy.store.block.root_at
     layer.space = sum(map(len, layer.contents().values()))
     high = toy.store.extents.space.high_water
     toy.put(2, b"2" * 30_000)
@@ -877,7 +882,7 @@ def test_a_full_disk_leaves_everything_usable() -> None:
     assert fsck.check(toy.store, True) == []
     toy.rows.pop(3, None)
     toy.put(4, b"four")
-    assert toy.store.statistics()["generation"] == space["generation"]
+    assert toy.store.block.root_at == root_at
     toy.store.close(clean=False)
     layer.space = None
     assert make(layer).rows == {1: b"one" * 100, 2: b"2" * 30_000, 4: b"four"}
