@@ -19,7 +19,7 @@ from .dtypes import make_coerce, make_refuse
 from .errors import ProgrammingError
 from .hints import Hints
 from .schema import ColumnDef
-from .step import Call, assign, calls, run
+from .step import Call, assign, carry_out
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, ColumnBuffer
@@ -30,6 +30,7 @@ __all__ = ["Column", "export_numpy", "numpy_dtype", "piece_chunks"]
 RESEAL_SHARE, RESEAL_LEAST = 50, 64
 OVERDUE = 8  # a table in a file waits with the second segment until it had so many times as many updates
 BLANK_SHARE = 4  # deleted rows are blanked where they are one in so many
+SPARSE_SHARE = 8  # live rows are overlaid on a sealed part of nothing where they are one in so many
 _OBJECT_BYTES = 300  # a chunk's or buffer's objects and its slots in lists, measured with tracemalloc
 
 
@@ -40,6 +41,7 @@ class Staged(NamedTuple):
     parts: list[Any]
     zones: list[Optional[Zone]]
     patched: bool  # whether the overlay of segment k went into the new parts
+    overlay: Optional[dict[int, Any]] = None  # of segment k in place of the one that did
 
 
 class Column:
@@ -112,7 +114,7 @@ class Column:
         of the open segment's deleted rows.
         """
         k = len(self.parts) - 1
-        sealed, tail = self.parts[k]
+        sealed, tail = self.part(k)
         base = 0 if sealed is None else sealed.rows
         more = 0 if extra is None else extra.rows
         if tail.rows + more < BLOCK and base + tail.rows + more < SEGMENT:
@@ -124,6 +126,7 @@ class Column:
         parts: list[Any] = []
         zones: list[Optional[Zone]] = []
         used = 0
+        overlay: Optional[dict[int, Any]] = None
         patched = base + tail.rows > 0
         if patched:
             work = self.open_rows(k)
@@ -131,7 +134,9 @@ class Column:
             used = min(SEGMENT - work.rows, more)
             if extra is not None:
                 work.extend(extra, 0, used)
+            overlay = self._set_apart(work, work.rows // BLOCK * BLOCK, dead)
             self._seal(work, 0, work.rows, parts, zones)
+            zones[0] = _widened_all(zones[0], overlay)
         while extra is not None and used < more:
             stop = min(used + SEGMENT, more)
             self._seal(extra, used, stop, parts, zones)
@@ -139,7 +144,7 @@ class Column:
         if parts[-1][1] is None:
             parts.append((None, self.new_buffer()))
             zones.append(None)
-        return Staged(k, parts, zones, patched)
+        return Staged(k, parts, zones, patched, overlay)
 
     def rebuilt(self, buffer: ColumnBuffer) -> Staged:
         """The column made of ``buffer`` alone, to be published in place of everything it has."""
@@ -154,7 +159,7 @@ class Column:
 
     def open_rows(self, k: int) -> ColumnBuffer:
         """A decoded copy of segment k, updates applied."""
-        sealed, tail = self.parts[k]
+        sealed, tail = self.part(k)
         work = self.new_buffer() if sealed is None else sealed.decode()
         if tail is not None:
             work.extend(tail)
@@ -178,7 +183,7 @@ class Column:
         """Give deleted rows, where they are many, the value of one live row (zero where none is): nobody reads them,
         and equal values take no room.
         """
-        if dead is None:
+        if dead is None or self.kernels.mask.count(dead) * BLANK_SHARE < work.rows:
             return
         gone = [row for row in self.kernels.mask.ids(dead) if row < work.rows]
         if len(gone) * BLANK_SHARE < work.rows:
@@ -189,6 +194,22 @@ class Column:
             filler = work.physical(next(row for row in range(work.rows) if row not in held))
         work.patch(dict.fromkeys(gone, filler))
 
+    def _set_apart(self, work: ColumnBuffer, rows: int, dead: Optional[bytearray]) -> Optional[dict[int, Any]]:
+        """The live ones of the first ``rows`` rows where they are few, to be overlaid: all these rows are equal then
+        and take no room. ``work`` is blanked by now.
+        """
+        if dead is None or not rows:
+            return None
+        kernel = self.kernels.mask
+        live = kernel.full(rows)
+        kernel.andnot_into(live, memoryview(dead)[: len(live)])
+        count = kernel.count(live)
+        if not count or count * SPARSE_SHARE > rows:
+            return None
+        apart = {row: work.physical(row) for row in kernel.ids(live).tolist()}
+        work.patch(dict.fromkeys(apart, next(iter(apart.values()))))
+        return apart
+
     def publication(self, staged: Staged) -> list[Call]:
         """The calls that make a staged state the column's own, for one step."""
         found = [
@@ -198,6 +219,8 @@ class Column:
         if staged.patched:
             found += [partial(self.overlays.pop, k) for k in self.overlays if k >= staged.k]
             found += [partial(self.updates.pop, k) for k in self.updates if k >= staged.k]
+            if staged.overlay:
+                found.append(assign(self.overlays, staged.k, staged.overlay))
         return found + self.forgetting_flat()
 
     def forgetting_flat(self) -> list[Call]:
@@ -238,7 +261,7 @@ class Column:
             after = self._physical(at + 1) if at + 1 < len(self) else None
             self.hints.changed(value, before, after, at + 1 == len(self))
         self.updates[k] = self.updates.get(k, 0) + 1
-        run(calls(self.forgetting_flat()))
+        carry_out((), self.forgetting_flat())
 
     def wants_reseal(self, k: int, times: int = 1) -> bool:
         """Whether segment k had so many updates, or ``times`` as many, that it should be sealed anew."""
@@ -261,11 +284,14 @@ class Column:
         overlay = self.overlays.get(k, {})
         work.patch({row: value for row, value in overlay.items() if row < sealed.rows})
         self._blank(work, dead)
+        apart = self._set_apart(work, work.rows, dead)
         chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
         rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
+        zone = _widened_all(zone, apart)
+        rest.update(apart or {})
         changed = assign(self.overlays, k, rest) if rest else partial(self.overlays.pop, k, None)
         fresh = assign(self.updates, k, 0)
-        run(calls([assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed, fresh]))
+        carry_out((), [assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed, fresh])
 
     def dropping(self, k: int) -> list[Call]:
         """The calls that give back the space of a segment without a live row, for one step."""
@@ -273,10 +299,10 @@ class Column:
         forgotten: list[Call] = [partial(self.overlays.pop, k, None), partial(self.updates.pop, k, None)]
         return [*gone, *forgotten, *self.forgetting_flat()]
 
-    def release(self) -> None:
-        """Let go of every row."""
-        self.parts[:] = [(None, self.new_buffer())]
-        self.zones[:] = [None]
+    def release(self, gone: Any, count: int) -> None:
+        """Let go of every row: so many segments are ``gone``."""
+        self.parts[:] = [gone] * count
+        self.zones[:] = [None] * count
         self.overlays.clear()
         self.updates.clear()
         self._flat = None
@@ -296,10 +322,11 @@ class Column:
             self._fold()
 
     def _fold(self) -> None:
-        run(calls(self.publication(self.staged(None))))
+        carry_out((), self.publication(self.staged(None)))
 
     def __len__(self) -> int:
-        sealed, tail = self.parts[-1]
+        part = self.parts[-1]
+        sealed, tail = part if type(part) is tuple else (part, part.tail)  # not read yet: it knows how many it has
         return (len(self.parts) - 1) * SEGMENT + (0 if sealed is None else sealed.rows) + int(tail.rows)
 
     def __getitem__(self, index: int) -> Any:
@@ -572,6 +599,13 @@ def _widened(zone: Zone, value: Any) -> Zone:
     if lo is None or lo != lo:
         return Zone(value, value, False, zone.nulls, zone.nans, None)
     return Zone(min(lo, value), None if hi is None else max(hi, value), False, zone.nulls, zone.nans, None)
+
+
+def _widened_all(zone: Any, overlay: Optional[dict[int, Any]]) -> Any:
+    """A zone map that also covers the values of an overlay."""
+    for value in (overlay or {}).values():
+        zone = _widened(zone, value)
+    return zone
 
 
 def piece_chunks(column: Column, part: Any, overlay: Optional[dict[int, Any]], size: Optional[int]) -> list[Any]:

@@ -10,28 +10,30 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import starmap
 from typing import Any, Callable, Optional, Union
 
 from . import _ext
 from . import columnar_bulk as bulk
 from . import columnar_check as check
 from ._ext._common import BLOCK, SEGMENT, TAIL
+from .absent import Absent
 from .column import BLANK_SHARE, OVERDUE, Column, export_numpy
 from .column import Staged as ColumnStaged
 from .columnar_base import ColumnarBase
-from .columnar_file import Record, pieces_of
+from .columnar_file import Record, all_deleted, halves, pieces_of
 from .columnar_undo import Undo
 from .columnar_view import ColumnarView
-from .errors import CorruptionError, InternalError
+from .errors import ClosedError, CorruptionError, InternalError
 from .pieces import Bulk, Entry, Source
 from .scan import live_buffers, name_list, pick
 from .schema import ColumnDef, Schema
 from .segments import SegmentFile, Unread, counters
-from .step import Call, assign, calls, run
+from .step import Call, assign, calls, carry_out, insist, run
 from .table import Change, Staged
 
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
+
+REFUSED = 64  # segments of a closed table, at least: where ids that it never had are refused too
 
 
 class ColumnarTable(ColumnarBase):
@@ -138,17 +140,16 @@ class ColumnarTable(ColumnarBase):
             if staged.rows:
                 states = [c.staged(b, self.deleted[-1]) for c, b in zip(self.column_list, staged.buffers)]
                 self.touch_open(states)
-                run(calls([*first, *self.publication(states, start + staged.rows, len(self.deleted)), *then]))
+                carry_out(first, [*self.publication(states, start + staged.rows, len(self.deleted)), *then])
             return start
 
     def publication(self, states: list[ColumnStaged], rows: int, known: int) -> list[Call]:
         k, parts = states[0].k, states[0].parts
-        sealed = parts[-1][0]
         return [
             partial(self.deleted.extend, [None] * (k + len(parts) - known)),
             *[call for column, state in zip(self.column_list, states) for call in column.publication(state)],
             partial(setattr, self.port, "rows", rows),
-            partial(setattr, self.port, "limit", _limit(sealed)),
+            partial(setattr, self.port, "limit", _limit(parts[-1])),
         ]
 
     def _fold(self) -> None:
@@ -156,7 +157,7 @@ class ColumnarTable(ColumnarBase):
         with self._paused():
             states = [column.staged(None, self.deleted[-1]) for column in self.column_list]
             self.touch_open(states)
-            run(calls(self.publication(states, self.port.rows, len(self.deleted))))
+            carry_out((), self.publication(states, self.port.rows, len(self.deleted)))
 
     def _tail_full(self) -> None:
         with self.lock:
@@ -165,9 +166,11 @@ class ColumnarTable(ColumnarBase):
             except MemoryError:
                 # the row is in and stays in; the next insert finds a full tail, takes the slow way and folds first
                 self._warn("no memory to fold the tail of table %r, trying again at the next insert")
+            except ClosedError:
+                pass  # closed while this thread waited: the row is in what was closed
 
     def make_room(self) -> None:
-        tail = self.column_list[0].parts[-1][1]
+        _, tail = halves(self.column_list[0].parts[-1])
         if tail.rows >= self.port.limit:
             self._fold()
 
@@ -210,26 +213,27 @@ class ColumnarTable(ColumnarBase):
                     self.column_list[j].widen(idx >> 16, idx & (SEGMENT - 1), value)
             done = [False]
             try:
-                run(calls(first), starmap(self.port.amend, changes), calls([*then, assign(done, 0, True)]))
+                carry_out(first, [*then, assign(done, 0, True)], self.port.amend, changes, True)
             except BaseException:
                 for j, k, overlay in () if done[0] else before:
-                    self.column_list[j].restore_overlay(k, overlay)
+                    insist(partial(self.column_list[j].restore_overlay, k, overlay))
                 raise
             self._reseal(touched)
 
     def _reseal(self, touched: Iterable[tuple[int, int]]) -> None:
         """Seal anew the segments that have many updated rows."""
         worn = [(j, k) for j, k in touched if self.column_list[j].wants_reseal(k)]
+        worn.sort(key=lambda place: (-self.column_list[place[0]].updates[place[1]], place))
         try:
             for j, k in worn:
                 column = self.column_list[j]
                 if self._has_resealed and not column.wants_reseal(k, OVERDUE):
                     continue  # one between two checkpoints: a file need not have room for two states of everything
                 self._has_resealed = self._file is not None
-                if k == len(column.parts) - 1 and column.parts[k][1].rows >= BLOCK:
+                if k == len(column.parts) - 1 and column.part(k)[1].rows >= BLOCK:
                     self._fold()  # the updated rows of a long tail go with it; it is the tail of every column
                 elif column.wants_reseal(k):
-                    column.reseal(k)
+                    column.reseal(k, self.deleted[k])
         except MemoryError:
             self._warn("no memory to seal table %r anew, trying again at the next update")
 
@@ -253,11 +257,13 @@ class ColumnarTable(ColumnarBase):
                 partial(setattr, self, "deleted_rows", self.deleted_rows + sum(gone for gone, _ in removals)),
                 partial(setattr, self, "_deletions", self._deletions + 1),
             ]
-            run(calls([*first, *[call for _, found in removals for call in found], *counts, *then]))
+            carry_out(first, [*[call for _, found in removals for call in found], *counts, *then])
             self._reseal_dead(by_segment)
 
     def _reseal_dead(self, ks: Iterable[int]) -> None:
-        """Seal anew the segments of which another quarter is deleted: what nobody reads should take no room."""
+        """Seal anew the segments of which another quarter is deleted, or as many rows as are left: what nobody reads
+        should take no room.
+        """
         try:
             for k in ks:
                 dead = self.deleted[k]
@@ -265,9 +271,10 @@ class ColumnarTable(ColumnarBase):
                     self._blanked.pop(k, None)
                     continue
                 count, rows = self.kernels.mask.count(dead), self.segment_rows(k)
-                if (count - self._blanked.get(k, 0)) * BLANK_SHARE < max(rows, BLOCK):
+                more = count - self._blanked.get(k, 0)
+                if more * BLANK_SHARE < max(rows, BLOCK) and more < max(rows - count, rows >> 5, BLOCK):
                     continue
-                if k == len(self.deleted) - 1 and self.column_list[0].parts[k][1].rows >= BLOCK:
+                if k == len(self.deleted) - 1 and self.column_list[0].part(k)[1].rows >= BLOCK:
                     self._fold()
                 else:
                     self._touch_all((j, k) for j in range(len(self.column_list)))
@@ -321,7 +328,7 @@ class ColumnarTable(ColumnarBase):
                 partial(setattr, self, "_deletions", self._deletions + 1),
                 *self._renumbering(len(states[0].parts)),
             ]
-            run(calls([*first, *emptied, *self.publication(states, buffers[0].rows, 1), *then]))
+            carry_out(first, [*emptied, *self.publication(states, buffers[0].rows, 1), *then])
             return max(0, before - self.memory_usage())
 
     # -- what a transaction and a file have to know ---------------------------
@@ -372,10 +379,10 @@ class ColumnarTable(ColumnarBase):
         self._undo = None
 
     def rollback(self) -> None:
-        undo, self._undo = self._undo, None
-        if undo is not None:
+        if self._undo is not None:
             with self.writing():
-                undo.rollback()
+                self._undo.rollback()
+            self._undo = None
 
     def keep_records(self, ks: Iterable[int]) -> None:
         if self._undo is not None and self._file is not None:
@@ -390,13 +397,16 @@ class ColumnarTable(ColumnarBase):
     def attach(self, log: Any) -> None:
         self.port.attach(log)
 
-    def release(self) -> None:
+    def release(self, gone: Absent) -> None:
         with self.writing():
-            self._file = None
-            self.port.rows, self.port.limit, self.deleted_rows = 0, TAIL, 0
-            self.deleted[:] = [None]
+            file: Any = gone
+            self._file = file
+            count = max(len(self.deleted), REFUSED)
             for column in self.column_list:
-                column.release()
+                column.release(gone, count)
+            self.deleted[:] = [None] * count
+            self.port.rows = self.deleted_rows = count * SEGMENT
+            self.port.limit = TAIL
 
     def adopt(self, header: Mapping[str, Any], source: Source) -> None:
         with self.writing():
@@ -405,17 +415,17 @@ class ColumnarTable(ColumnarBase):
             rows, live = counters(header)
             self._restore_hints(header.get("hints", {}))
             file = SegmentFile(self, source)
-            loaded = file.adopt(rows)
+            loaded = file.adopt(rows, live)
             closed = [Unread(file, k) for k in range(rows >> 16)]
             parts, zones, overlays, deleted = loaded.segment
             for column, part, zone, overlay in zip(self.column_list, parts, zones, overlays):
                 column.parts[:] = [*closed, part]
                 column.zones[:] = [*[None] * len(closed), zone]
-                run(calls(column.overlaying(len(closed), overlay)))
+                carry_out((), column.overlaying(len(closed), overlay))
             self.deleted[:] = [*[None] * len(closed), deleted]
             self.deleted_rows = rows - live
             self.port.rows = rows
-            self.port.limit = _limit(parts[0][0])
+            self.port.limit = _limit(parts[0])
             self._file = file
 
     def _restore_hints(self, states: Any) -> None:
@@ -446,7 +456,7 @@ class ColumnarTable(ColumnarBase):
         for k in range(len(self.deleted)):
             parts = [column.part(k) for column in self.column_list]
             segment = self.segment(k)
-            if segment is not None:
+            if segment is not None and not all_deleted(segment.deleted, 0, self.segment_rows(k)):
                 yield k, pieces_of(self.kernels, self.codes, segment._replace(parts=parts), None, ())[0]
 
     def prepare(self, staged: Staged) -> Bulk:
@@ -521,6 +531,7 @@ class ColumnarTable(ColumnarBase):
         }
 
 
-def _limit(sealed: Any) -> int:
-    """Rows that the tail behind ``sealed`` may have: the segment ends with them."""
+def _limit(part: Any) -> int:
+    """Rows that the tail of an open segment may have: the segment ends with them."""
+    sealed, _ = halves(part)
     return min(TAIL, SEGMENT - (0 if sealed is None else sealed.rows))

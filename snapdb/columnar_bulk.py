@@ -11,7 +11,7 @@ from .columnar_file import Segment, pieces_of
 from .errors import InternalError
 from .pieces import Bulk, Entry
 from .segments import Draft, recorded
-from .step import Call, assign, calls, run
+from .step import Call, assign, carry_out
 
 if TYPE_CHECKING:
     from .columnar_base import ColumnarBase
@@ -51,7 +51,9 @@ def _segment(table: ColumnarBase, states: list[ColumnStaged], at: int) -> Segmen
     if at:
         return Segment(parts, zones, [None] * len(states), None)
     k = states[0].k
-    overlays = [None if state.patched else column.overlays.get(k) for column, state in zip(table.column_list, states)]
+    overlays = [
+        state.overlay if state.patched else column.overlays.get(k) for column, state in zip(table.column_list, states)
+    ]
     return Segment(parts, zones, overlays, table.deleted[k])
 
 
@@ -68,7 +70,7 @@ def publish(
         table.touch_open(states)
         table.keep_records(records)
         published = table.publication(states, batch.first + batch.rows, len(table.deleted))
-        run(calls([*first, *published, *file.remembering(records), *then]))
+        carry_out(first, [*published, *file.remembering(records), *then])
         return batch.first
 
 
@@ -93,4 +95,4 @@ def replay(table: ColumnarBase, file: SegmentFile, first: int, rows: int, stored
         table.touch_open(states)
         table.keep_records(records)
         published = table.publication(states, first + rows, len(table.deleted))
-        run(calls([*published, *noted, *file.remembering(records)]))
+        carry_out((), [*published, *noted, *file.remembering(records)])

@@ -6,8 +6,8 @@ What is read back is not trusted: whatever does not fit raises ValueError, which
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
 from ._ext._common import BLOCK, DATE, DATETIME, FLOATS, LIMITS, SEGMENT, VARLEN, Zone, mask_bytes
 from .pieces import Entry, Piece, Ref
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from ._ext import Backend, ColumnBuffer
 
 __all__ = [
-    "DELETED", "OVERLAY", "SEALED", "TAIL_ROWS", "Place", "Record", "Segment", "Sorted", "bitmap_from", "check_times",
-    "overlay_bytes", "overlay_from", "pieces_of", "place_of", "sort_pieces", "tail_from", "tokens_of", "zone_bytes",
-    "zone_from",
+    "DELETED", "OVERLAY", "SEALED", "TAIL_ROWS", "Place", "Record", "Segment", "Sorted", "all_deleted", "bitmap_from",
+    "blank_rows", "check_times", "halves", "overlay_bytes", "overlay_from", "pieces_of", "placed", "sort_pieces",
+    "tail_from", "tokens_of", "zone_bytes", "zone_from",
 ]  # fmt: skip
+
+_T = TypeVar("_T")
 
 #: kinds of pieces; a tag is ``kind << 24 | column``
 SEALED, TAIL_ROWS, OVERLAY, DELETED = 1, 2, 3, 4
@@ -34,12 +36,18 @@ _COUNT = struct.Struct("<II")
 #: what Python's date and datetime can be, as physical values
 _TIMES = {DATE: (-719_162, 2_932_896), DATETIME: (-62_135_596_800_000_000, 253_402_300_799_999_999)}
 
-#: a piece of a segment: (tag, first row of a tail's piece, else 0)
+#: A chunk that takes the place of one of as many rows is written in parts of so many bytes (an extent of 32 pages with
+#: its header) or, where it is large, in so many parts: they fit into whatever room there is.
+_PART, _PARTS = (128 << 10) - 128, 16
+
+#: a piece of a segment: (tag, first row of a tail's piece; for a chunk that is in parts, which one; else 0)
 Place = tuple[int, int]
 
 
 class Segment(NamedTuple):
-    """One segment as it is in memory, one item a column. A part is a tuple, or a ``Sealed`` that is not read yet."""
+    """One segment as it is in memory, one item a column. A part is a tuple, or a ``Sealed`` that is not read yet; see
+    ``halves``.
+    """
 
     parts: list[Any]
     zones: list[Optional[Zone]]
@@ -196,16 +204,51 @@ def _check_buffer(buffer: ColumnBuffer) -> None:
         check_times(buffer.code, (min(data), max(data)))
 
 
-def tail_from(kernels: Backend, code: int, pieces: Iterable[tuple[int, Any]]) -> ColumnBuffer:
-    """A tail from its pieces: (first row, bytes) each, in order."""
+def tail_from(
+    kernels: Backend, code: int, pieces: Iterable[tuple[int, Any]], base: int, size: int, deleted: Optional[bytearray]
+) -> ColumnBuffer:
+    """A tail, rows ``base`` to ``size`` of its segment, from its pieces: (first row, bytes) each, in order. Blocks of
+    which every row is deleted have none.
+    """
+    held = dict(pieces)
     tail: ColumnBuffer = kernels.values.ColumnBuffer(code)
-    for start, data in pieces:
-        piece = kernels.values.unpack_column(data, code)
-        if start != tail.rows or start % BLOCK or not 0 < piece.rows <= BLOCK:
-            raise ValueError(f"a piece of the tail has {piece.rows} rows from {start} on, which does not follow on")
-        _check_buffer(piece)
-        tail.extend(piece)
+    for start in range(0, size - base, BLOCK):
+        rows = min(BLOCK, size - base - start)
+        data = held.pop(start, None)
+        if data is not None:
+            piece = kernels.values.unpack_column(data, code)
+            if piece.rows != rows:
+                raise ValueError(f"a piece of the tail has {piece.rows} rows from {start} on where {rows} should be")
+            _check_buffer(piece)
+            tail.extend(piece)
+        elif all_deleted(deleted, base + start, rows):
+            tail.extend(blank_rows(kernels, code, rows))
+        else:
+            raise ValueError(f"the tail has no rows from {start} on, and they are not deleted")
+    if held:
+        raise ValueError(f"a piece of the tail begins at row {next(iter(held))}, which does not follow on")
     return tail
+
+
+def all_deleted(deleted: Optional[bytearray], start: int, rows: int) -> bool:
+    """Whether so many rows of a segment from ``start`` on (a multiple of 8) are all deleted."""
+    if deleted is None:
+        return False
+    held = int.from_bytes(deleted[start >> 3 : start + rows + 7 >> 3], "little")
+    every = (1 << rows) - 1
+    return held & every == every
+
+
+def blank_rows(kernels: Backend, code: int, rows: int) -> ColumnBuffer:
+    """A column of so many zeros or empty strings: what stands for rows that nobody can read."""
+    found: ColumnBuffer = kernels.values.ColumnBuffer(code)
+    if rows:
+        found.append(b"" if code in VARLEN else 0.0 if code in FLOATS else 0)
+    while found.rows < rows:
+        more: ColumnBuffer = kernels.values.ColumnBuffer(code)
+        more.extend(found)
+        found.extend(more, 0, min(more.rows, rows - more.rows))
+    return found
 
 
 def bitmap_from(kernels: Backend, data: Any, size: int) -> bytearray:
@@ -228,16 +271,52 @@ def pieces_of(
 
     What ``record`` says is in the file becomes a reference, but for the overlays of the columns in ``fresh``.
     """
-    tokens = tokens_of(segment)
+    tokens: dict[Place, Any] = {}
     pieces: list[Piece] = []
-    for place, token in tokens.items():
-        ref = getattr(token, "ref", None)  # not read yet: it is where it is
+    for place, token in tokens_of(segment).items():
         held = None if record is None else record.places.get(place)
-        if held is not None and ref is None and _is_same(place, token, held[0], fresh):
-            ref = held[1]
-        meta = _meta(codes, segment, place, token)
-        pieces.append(Piece(place[0], meta, _data(kernels, codes, segment, place) if ref is None else None, ref))
+        known = held is not None and _is_same(place, token, held[0], fresh)
+        refs = _refs(record, place) if known else getattr(token, "refs", [])  # not read yet: it is where it is
+        if refs:
+            found = [Piece(place[0], b"", None, ref) for ref in refs]
+        else:
+            data = _data(kernels, codes, segment, place)
+            found = [Piece(place[0], b"", part) for part in _in_parts(data, token, held)]
+        found[0] = found[0]._replace(meta=_meta(codes, segment, place, token))
+        pieces += found
+        tokens.update(((place[0], place[1] + at), token) for at in range(len(found)))
     return Entry(b"", pieces), tokens
+
+
+def _refs(record: Optional[Record], place: Place) -> list[Ref]:
+    """Where a piece is, or every part of a chunk."""
+    places = {} if record is None else record.places
+    if place[0] >> _SHIFT != SEALED:
+        return [places[place][1]]
+    return [ref for _, ref in _parts(places, place[0])]
+
+
+def _parts(places: Mapping[Place, _T], tag: int) -> list[_T]:
+    """What there is for each part of a chunk, in order."""
+    found: list[_T] = []
+    while (tag, len(found)) in places:
+        found.append(places[tag, len(found)])
+    return found
+
+
+def _in_parts(data: Any, token: Any, held: Any) -> list[Any]:
+    """The pieces that ``data`` is written in: more than one for a chunk in place of another of as many rows."""
+    rows = getattr(token, "rows", None)
+    if rows is None or held is None or getattr(held[0], "rows", None) != rows:
+        return [data]
+    view = memoryview(data)
+    size = max(_PART, -(-view.nbytes // _PARTS))
+    return [view[start : start + size] for start in range(0, view.nbytes, size)]
+
+
+def halves(part: Any) -> tuple[Any, Any]:
+    """(sealed, tail) of a part, None for what it has none of; a ``Sealed`` stands for the chunk that it will read."""
+    return part if type(part) is tuple else (part, None if part is None else part.tail)
 
 
 def tokens_of(segment: Segment) -> dict[Place, Any]:
@@ -245,15 +324,18 @@ def tokens_of(segment: Segment) -> dict[Place, Any]:
     tokens: dict[Place, Any] = {}
     parts, _, overlays, deleted = segment
     for j, part in enumerate(parts):
-        sealed = part[0] if type(part) is tuple else part
+        sealed = halves(part)[0]
         if sealed is not None:
             tokens[SEALED << _SHIFT | j, 0] = sealed
     for j, part in enumerate(parts):
-        if type(part) is tuple and part[1] is not None:
-            base, rows = 0 if part[0] is None else part[0].rows, part[1].rows
-            for start in range(0, rows, BLOCK):
+        sealed, tail = halves(part)
+        if tail is not None:
+            base = 0 if sealed is None else sealed.rows
+            for start in range(0, tail.rows, BLOCK):
+                rows = min(BLOCK, tail.rows - start)
                 # rows of a tail never change as long as the sealed part before them has its length
-                tokens[TAIL_ROWS << _SHIFT | j, start] = (base, min(BLOCK, rows - start))
+                if not all_deleted(deleted, base + start, rows):
+                    tokens[TAIL_ROWS << _SHIFT | j, start] = (base, rows)
     for j, overlay in enumerate(overlays):
         if overlay:
             tokens[OVERLAY << _SHIFT | j, 0] = None
@@ -287,16 +369,23 @@ def _data(kernels: Backend, codes: Sequence[int], segment: Segment, place: Place
         return segment.deleted
     if kind == OVERLAY:
         return overlay_bytes(kernels, codes[j], segment.overlays[j] or {})
-    sealed, tail = segment.parts[j]
+    sealed, tail = halves(segment.parts[j])
     if kind == SEALED:
         return sealed.data
     return kernels.values.pack_column(tail, start, min(start + BLOCK, tail.rows))
 
 
-def place_of(piece: Piece) -> Place:
-    """Which piece of its segment this is."""
-    is_tail = piece.tag >> _SHIFT == TAIL_ROWS and len(piece.meta) == _START.size
-    return piece.tag, _START.unpack(piece.meta)[0] if is_tail else 0
+def placed(pieces: Iterable[Piece]) -> Iterator[tuple[Place, Piece]]:
+    """Which piece of its segment each of these is."""
+    chunks: dict[int, int] = {}
+    for piece in pieces:
+        kind, number = piece.tag >> _SHIFT, 0
+        if kind == SEALED:
+            number = chunks.get(piece.tag, 0)
+            chunks[piece.tag] = number + 1
+        elif kind == TAIL_ROWS and len(piece.meta) == _START.size:
+            (number,) = _START.unpack(piece.meta)
+        yield (piece.tag, number), piece
 
 
 class Sorted(NamedTuple):
@@ -310,6 +399,10 @@ class Sorted(NamedTuple):
         """Where a piece is of which a column has one, None where there is none."""
         return self.places.get((kind << _SHIFT | j, 0))
 
+    def chunk(self, j: int) -> list[Ref]:
+        """Where the parts of a column's chunk are, in order."""
+        return _parts(self.places, SEALED << _SHIFT | j)
+
     def tail(self, j: int) -> list[tuple[int, Ref]]:
         """(first row, place) of each piece of a column's tail."""
         return [(start, self.places[TAIL_ROWS << _SHIFT | j, start]) for start in self.tails[j]]
@@ -322,17 +415,17 @@ def sort_pieces(entry: Entry, codes: Sequence[int]) -> Sorted:
     places: dict[Place, Ref] = {}
     if entry.meta:
         raise ValueError("the segment has a description, which none has")
-    for piece in entry.pieces:
+    for place, piece in placed(entry.pieces):
         kind, j = piece.tag >> _SHIFT, piece.tag & _NUMBER
         if kind not in (SEALED, TAIL_ROWS, OVERLAY, DELETED) or j >= (1 if kind == DELETED else len(codes)):
             raise ValueError(f"there is no piece with tag {piece.tag:#x}")
-        if kind != SEALED and len(piece.meta) != (_START.size if kind == TAIL_ROWS else 0):
+        is_first = kind == SEALED and not place[1]
+        if not is_first and len(piece.meta) != (_START.size if kind == TAIL_ROWS else 0):
             raise ValueError(f"the piece with tag {piece.tag:#x} is described wrongly")
-        place = place_of(piece)
         if place in places or piece.ref is None:
             raise ValueError(f"the piece with tag {piece.tag:#x} is there twice or nowhere")
         places[place] = piece.ref
-        if kind == SEALED:
+        if is_first:
             sealed[j] = zone_from(bytes(piece.meta), codes[j])
         elif kind == TAIL_ROWS:
             tails[j].append(place[1])

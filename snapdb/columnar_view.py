@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ._ext._common import Zone
 from .column import piece_chunks
@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     from .columnar_base import ColumnarBase
 
 __all__ = ["ColumnarView"]
+
+
+class _Apart(Sequence[Any]):
+    """The two chunks of an open segment of which the first is read when it is asked for."""
+
+    def __init__(self, sealed: Callable[[], Any], tail: Any) -> None:
+        self._sealed = sealed
+        self._tail = tail
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, at: Any) -> Any:
+        if at == 0:
+            return self._sealed()
+        return [self._sealed(), self._tail][at] if at != 1 else self._tail
 
 
 class ColumnarView(View):
@@ -56,6 +72,9 @@ class ColumnarView(View):
     def pieces(self, j: int, k: int) -> Sequence[Chunk]:
         overlay = self._overlays[j].get(k)
         if not overlay:
+            apart = self._apart(j, k)
+            if apart is not None:
+                return apart
             return piece_chunks(self._columns[j], self._part(j, k), None, self.size(k))
         found = self._patched.get((j, k))
         if found is None:
@@ -64,6 +83,14 @@ class ColumnarView(View):
                 self._patched.clear()
             found = self._patched[j, k] = piece_chunks(self._columns[j], self._part(j, k), overlay, self.size(k))
         return found
+
+    def _apart(self, j: int, k: int) -> Optional[_Apart]:
+        """The chunks of an open segment that is not read yet; None for any other."""
+        part, size = self._parts[j][k], self.size(k)
+        if part is None or type(part) is tuple or part.tail is None or size <= part.rows:
+            return None
+        tail = self._columns[j].kernels.codecs.Chunk.view(part.tail, 0, size - part.rows)
+        return _Apart(lambda: self._part(j, k)[0], tail)
 
     def zone(self, j: int, k: int) -> Optional[Zone]:
         return self._zones[j][k]

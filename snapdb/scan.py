@@ -205,20 +205,22 @@ def _column_mask(view: View, j: int, k: int, predicate: Predicate) -> Found:
     if all(verdict is True for verdict in verdicts):
         return ALL
     # only now are values read: a zone map that settles it saves decoding (columns with updates) and gathering (rows)
-    masks = [
-        _chunk_mask(view.kernels, chunk, predicate, verdict) for chunk, verdict in zip(view.chunks(j, k), verdicts)
-    ]
+    chunks = view.chunks(j, k)
+    masks = [_chunk_mask(view.kernels, chunks, p, size, predicate, verdicts[p]) for p, size in enumerate(bounds)]
     # every chunk but the last is whole blocks, so its bitmap is whole bytes: masks join by joining their bytes
     return masks[0] if len(masks) == 1 else bytearray().join(masks)
 
 
-def _chunk_mask(kernels: Backend, chunk: Chunk, predicate: Predicate, verdict: Optional[bool]) -> bytearray:
+def _chunk_mask(
+    kernels: Backend, chunks: Sequence[Chunk], p: int, rows: int, predicate: Predicate, verdict: Optional[bool]
+) -> bytearray:
     if verdict is False or (predicate.kind == "never" and not predicate.negate):
-        empty: bytearray = kernels.mask.empty(chunk.rows)
+        empty: bytearray = kernels.mask.empty(rows)
         return empty
     if verdict is True:
-        full: bytearray = kernels.mask.full(chunk.rows)
+        full: bytearray = kernels.mask.full(rows)
         return full
+    chunk = chunks[p]  # only now, for it may not be read yet
     if predicate.kind in ("not_null", "never"):
         return chunk.valid()
     if predicate.kind == "null":

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from weakref import WeakSet
 
-from ._ext._common import SEGMENT
+from ._ext._common import BLOCK, SEGMENT, Zone
 from .columnar_file import (
     DELETED,
     OVERLAY,
@@ -21,18 +21,20 @@ from .columnar_file import (
     Record,
     Segment,
     Sorted,
+    all_deleted,
     bitmap_from,
+    blank_rows,
     check_times,
     overlay_from,
     pieces_of,
-    place_of,
+    placed,
     sort_pieces,
     tail_from,
     tokens_of,
 )
 from .errors import CorruptionError, InternalError
 from .pieces import Entry, Ref, Source
-from .step import Call, assign, calls, run
+from .step import Call, assign, carry_out
 
 if TYPE_CHECKING:
     from .column import Column
@@ -46,23 +48,26 @@ MOST_ROWS = 1 << 40  # a header that says more is damaged: lists are made as lon
 
 
 class Sealed:
-    """The sealed part of one column of one segment, all of it in the file. Views share it with the table."""
+    """The sealed part of one column of one segment, all of it in the file, with the tail behind it in the open one.
+    Views share it with the table.
+    """
 
-    __slots__ = ("__weakref__", "_column", "_file", "_k", "part", "ref", "rows")
+    __slots__ = ("__weakref__", "_column", "_file", "_k", "part", "refs", "rows", "tail")
 
-    def __init__(self, file: SegmentFile, column: Column, k: int, rows: int, ref: Ref) -> None:
+    def __init__(self, file: SegmentFile, column: Column, k: int, rows: int, refs: list[Ref], tail: Any) -> None:
         self._file = file
         self._column = column
         self._k = k
         self.rows = rows
-        self.ref = ref
-        self.part: Optional[tuple[Any, None]] = None  # once it is read
+        self.refs = refs
+        self.tail = tail  # nothing is appended to it as long as this has not been read
+        self.part: Optional[tuple[Any, Any]] = None  # once it is read
 
-    def resolve(self) -> tuple[Any, None]:
+    def resolve(self) -> tuple[Any, Any]:
         """Read it; the table has the result in its list from then on. CorruptionError."""
         with self._file.lock:
             if self.part is None:
-                self.part = (self._file.chunk(self._column, self._k, self.rows, self.ref), None)
+                self.part = (self._file.chunk(self._column, self._k, self.rows, self.refs), self.tail)
             if self.is_in_use():
                 self._column.parts[self._k] = self.part
             return self.part
@@ -138,10 +143,11 @@ class SegmentFile:
                 offset=None if ref is None else ref.extent + ref.at,
             ) from error  # fmt: skip
 
-    def chunk(self, column: Column, k: int, rows: int, ref: Ref) -> Any:
+    def chunk(self, column: Column, k: int, rows: int, refs: Sequence[Ref]) -> Any:
         """The chunk of one column, verified."""
-        with self.damage(k, column, ref):
-            chunk = self._kernels.codecs.Chunk(self._source.read(ref))
+        with self.damage(k, column, refs[0]):
+            parts = [self._source.read(ref) for ref in refs]
+            chunk = self._kernels.codecs.Chunk(parts[0] if len(parts) == 1 else b"".join(parts))
             if chunk.code != column.type.code or chunk.rows != rows:
                 raise ValueError(f"a chunk of dtype {chunk.code} with {chunk.rows} rows where {rows} should be")
             if column.type.is_temporal:
@@ -149,7 +155,7 @@ class SegmentFile:
             return chunk
 
     def read(self, k: int, entry: Optional[Entry], size: int, is_open: bool) -> Loaded:
-        """A segment of ``size`` row positions from its entry. Of the open one the chunks are read too."""
+        """A segment of ``size`` row positions from its entry. Of the open one the tail is read too."""
         if entry is None:
             nothing: list[Any] = [None] * len(self.columns)
             return Loaded(Segment(nothing, nothing, nothing, None), None)
@@ -161,24 +167,23 @@ class SegmentFile:
                 raise ValueError(f"{base} sealed rows do not make a segment of {size}")
             ref = found.ref(DELETED, 0)
             deleted = None if ref is None else bitmap_from(self._kernels, self._source.read(ref), size)
-        parts = [self._part(k, j, found, base, size - base, is_open) for j in range(len(self.columns))]
+        parts = [self._part(k, j, found, base, size, deleted) for j in range(len(self.columns))]
         zones = [None if sealed is None else sealed[1] for sealed in found.sealed]
         overlays = [self._overlay(k, j, found, size) for j in range(len(self.columns))]
         segment = Segment(parts, zones, overlays, deleted)
-        record = Record(size, {place: (token, found.places[place]) for place, token in tokens_of(segment).items()})
+        tokens = tokens_of(segment)
+        # every part of a chunk was made from the same; what there is of deleted rows is needed no more
+        made = {place: tokens.get((place[0], 0) if place[0] >> 24 == SEALED else place) for place in found.places}
+        record = Record(size, {place: (made[place], ref) for place, ref in found.places.items()})
         return Loaded(segment, record)
 
-    def _part(self, k: int, j: int, found: Sorted, base: int, rows: int, is_open: bool) -> Any:
-        column, ref = self.columns[j], found.ref(SEALED, j)
-        if not is_open and ref is not None and not found.tails[j]:
-            return Sealed(self, column, k, base, ref)
-        chunk = None if ref is None else self.chunk(column, k, base, ref)
-        with self.damage(k, column, ref):
-            read = self._source.read
-            tail = tail_from(self._kernels, column.type.code, [(start, read(one)) for start, one in found.tail(j)])
-            if tail.rows != rows or not is_open:
-                raise ValueError(f"the tail has {tail.rows} rows where {rows} should be")
-            return (chunk, tail)
+    def _part(self, k: int, j: int, found: Sorted, base: int, size: int, deleted: Optional[bytearray]) -> Any:
+        column, refs, tail = self.columns[j], found.chunk(j), None
+        if base < SEGMENT or found.tails[j]:
+            with self.damage(k, column, refs[0] if refs else None):
+                pieces = [(start, self._source.read(one)) for start, one in found.tail(j)]
+                tail = tail_from(self._kernels, column.type.code, pieces, base, size, deleted)
+        return Sealed(self, column, k, base, refs, tail) if refs else (None, tail)
 
     def _overlay(self, k: int, j: int, found: Sorted, size: int) -> Optional[dict[int, Any]]:
         column, ref = self.columns[j], found.ref(OVERLAY, j)
@@ -187,10 +192,14 @@ class SegmentFile:
         with self.damage(k, column, ref):
             return overlay_from(self._kernels, column.type.code, self._source.read(ref), size)
 
-    def adopt(self, rows: int) -> Loaded:
-        """Note that the file has ``rows`` positions; the open segment, which is read at once."""
+    def adopt(self, rows: int, live: int) -> Loaded:
+        """Note that the file has ``rows`` positions; the open segment, of which all but the chunks is read at once."""
         closed, size = rows >> 16, rows & (SEGMENT - 1)
-        loaded = self._open(closed, self._entry(closed) if size else None, size)
+        entry = self._entry(closed) if size else None
+        with self.damage(closed):
+            if size and entry is None and live > rows - size:
+                raise ValueError("the last segment is missing")
+        loaded = self._open(closed, entry, size)
         self._unread = closed
         if loaded.record is not None:
             self.records[closed] = loaded.record
@@ -200,12 +209,23 @@ class SegmentFile:
         """The open segment, which is there also where it has no row."""
         if entry is not None:
             return self.read(k, entry, size, True)
-        with self.damage(k):
-            if size:
-                raise ValueError("the last segment is missing")
-        parts = [(None, column.new_buffer()) for column in self.columns]
         nothing: list[Any] = [None] * len(self.columns)
-        return Loaded(Segment(parts, nothing, nothing, None), None)
+        parts, zones = zip(*[self._blank(column, size) for column in self.columns])
+        deleted: Optional[bytearray] = None
+        if size:  # no row of it is live, so nothing of it was written
+            deleted = self._kernels.mask.empty(SEGMENT)
+            every = self._kernels.mask.full(size)
+            deleted[: len(every)] = every
+        return Loaded(Segment(list(parts), list(zones), nothing, deleted), None)
+
+    def _blank(self, column: Column, size: int) -> tuple[Any, Optional[Zone]]:
+        """A part of so many rows that nobody can read, and its zone map."""
+        kernels, base, code = self._kernels, size // BLOCK * BLOCK, column.type.code
+        tail = blank_rows(kernels, code, size - base)
+        if not base:
+            return (None, tail), None
+        chunk, zone = kernels.codecs.encode(blank_rows(kernels, code, base), 0, base)
+        return (chunk, tail), zone
 
     def _entry(self, k: int) -> Optional[Entry]:
         with self.damage(k):
@@ -218,7 +238,7 @@ class SegmentFile:
             return False
         loaded = self.read(k, self._entry(k), SEGMENT, False)
         # readers look at the first column's part first: it comes last
-        run(calls([*self._installing(k, loaded), partial(setattr, self, "_unread", self._unread - 1)]))
+        carry_out((), [*self._installing(k, loaded), partial(setattr, self, "_unread", self._unread - 1)])
         return True
 
     def _installing(self, k: int, loaded: Loaded) -> list[Call]:
@@ -286,7 +306,7 @@ class SegmentFile:
         is_new = self._table.segment_rows(last) != (0 if record is None else record.rows)
         for k in sorted(self.dirty | {last}) if is_new else sorted(self.dirty):
             segment = self._table.segment(k)
-            if segment is not None:
+            if segment is not None and not all_deleted(segment.deleted, 0, self._table.segment_rows(k)):
                 fresh = {j for j in range(len(self.columns)) if (j, k) in self.overlaid}
                 entry, tokens = pieces_of(self._kernels, self._codes, segment, self.records.get(k), fresh)
                 self._drafts[k] = (self._table.segment_rows(k), tokens)
@@ -326,15 +346,18 @@ class SegmentFile:
 def recorded(draft: Draft, entry: Entry) -> Record:
     """What to note of a segment once its entry is written."""
     rows, tokens = draft
-    refs = {place_of(piece): piece.ref for piece in entry.pieces}
+    refs = {place: piece.ref for place, piece in placed(entry.pieces)}
     places: dict[Place, tuple[Any, Ref]] = {}
+    parts: dict[Sealed, list[Ref]] = {}
     for place, token in tokens.items():
         ref = refs.get(place)
         if ref is None:
             raise InternalError(f"piece {place} of a segment was not written")
         if type(token) is Sealed:
-            token.ref = ref
+            parts.setdefault(token, []).append(ref)
         places[place] = (token, ref)
+    for token, found in parts.items():
+        token.refs = found
     return Record(rows, places)
 
 

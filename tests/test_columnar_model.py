@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from functools import partial
 from typing import Any, Optional
+from unittest import mock
 
 import pytest
 from entry_disk import (
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import bits
 
-from snapdb import _ext
+from snapdb import _ext, columnar_file
 from snapdb._ext._common import SEGMENT
 from snapdb.pieces import Entry
 from snapdb.table import Change
@@ -100,6 +101,14 @@ class Driver:
         for idx in ids:
             del self.rows[idx]
 
+    def thin(self, draw: random.Random) -> None:
+        """Few rows are left, or none."""
+        kept = set(draw.sample(list(self.rows), min(len(self.rows), draw.choice((0, 1, 20)))))
+        gone = [idx for idx in self.rows if idx not in kept]
+        self.table.remove(gone)
+        for idx in gone:
+            del self.rows[idx]
+
     def compact(self, draw: random.Random) -> None:
         self.table.compact()
         self.rows = dict(enumerate(self.rows.values()))
@@ -146,13 +155,18 @@ class Driver:
 
 OPS = (
     "insert", "insert", "values", "batch", "large", "update", "update", "wear", "wear", "delete", "save", "save",
-    "reopen", "begin", "begin", "end", "compact", "drop",
+    "reopen", "begin", "begin", "end", "compact", "thin", "drop",
 )  # fmt: skip
 HINTS: list[dict[str, Any]] = [{}, {"dict_columns": ["s", "f"], "delta_columns": ["a"], "for_columns": ["n"]}]
 
 
 def drive(backend: str, seed: int, steps: int, segments: bool = False) -> None:
     draw = random.Random(seed)
+    with mock.patch.object(columnar_file, "_PART", draw.choice((512, columnar_file._PART))):  # chunks are small here
+        play(draw, backend, steps, segments)
+
+
+def play(draw: random.Random, backend: str, steps: int, segments: bool) -> None:
     driver = Driver(backend, draw.choice(HINTS))
     if segments:
         driver.segment(draw)

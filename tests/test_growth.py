@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from conftest import ENGINES
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 PATH = "growth.snapdb"
 KIB = 1 << 10
+LIMIT = 1.8  # times a file may grow at most; 2 is promised
 SCHEMA = Schema(
     [
         ColumnDef("id", "i64"), ColumnDef("name", "str"), ColumnDef("kind", "bytes:8"),
@@ -96,30 +97,39 @@ def file_bytes(db: SnapDB) -> int:
     return int(db.stats()["file_bytes"])
 
 
-@pytest.fixture
-def room_is_open(request: pytest.FixtureRequest, engine: str) -> None:
-    """The columnar engine is over these bounds by about a fifth: double copies of large pieces and fragmentation."""
-    if engine == "columnar":
-        request.applymarker(pytest.mark.xfail(reason="2.2 times instead of 2: see docs/durability.md", strict=False))
-
-
 # -- changes at random ------------------------------------------------------------
-def test_updates_at_random_do_not_grow_the_file(layer: RecordingLayer, engine: str, room_is_open: None) -> None:
-    rows, updates, every = 100_000, 100_000, 1000
+def mixed(step: int) -> dict[str, Any]:
+    return {"value": step / 3, "name": f"changed {step}"} if step % 3 else {"active": False}
+
+
+def every(step: int) -> dict[str, Any]:
+    return {"value": step / 3, "name": f"name {step}", "active": step % 3 == 0, "id": step}
+
+
+@pytest.mark.parametrize("change", [mixed, every])
+def test_updates_at_random_do_not_grow_the_file(
+    layer: RecordingLayer, traffic: Traffic, engine: str, change: Callable[[int], dict[str, Any]]
+) -> None:
+    rows, updates, interval = 100_000, 100_000, 1000
     draw = random.Random(1)
     with SnapDB(PATH, SCHEMA, storage_type=engine) as db:
         db.insert_columns(columns(rows))
         db.checkpoint()
-        start, largest = file_bytes(db), 0
+        start, largest, written = file_bytes(db), 0, 0
         for step in range(1, updates + 1):
-            idx = draw.randrange(rows)
-            db.update(idx, {"value": step / 3, "name": f"changed {step}"} if step % 3 else {"active": False})
-            if step % every == 0:
+            db.update(draw.randrange(rows), change(step))
+            if step % interval == 0:
+                db.flush()
+                traffic.clear()
                 db.checkpoint()
+                written += traffic.written
                 largest = max(largest, file_bytes(db))
-        tell(f"{engine}: 100,000 updates", start=start, largest=largest, live=db.stats()["live_bytes"])
+        each = written * interval // updates
+        live = db.stats()["live_bytes"]
+        tell(f"{engine}: 100,000 updates ({change.__name__})", start=start, largest=largest, live=live, each=each)
         assert db.fsck()["ok"]
-    assert largest <= 2 * start
+    assert largest <= (LIMIT if change is mixed else 2) * start
+    assert each <= start // 3
 
 
 # -- rows that come and go -----------------------------------------------------------
@@ -144,21 +154,17 @@ def come_and_go(engine: str, steps: int, window: int) -> None:
     with SnapDB(PATH) as db:
         assert db.fsck()["ok"]
         assert [idx for idx, _ in db] == list(waiting)
-    assert largest <= 2 * start
+    assert largest <= LIMIT * start
 
 
-@pytest.mark.parametrize("window", [0, 100, 3000])
-def test_rows_that_come_and_go_do_not_grow_the_file(
-    layer: RecordingLayer, engine: str, window: int, room_is_open: None
-) -> None:
+@pytest.mark.parametrize("window", [0, 100, 1000, 3000])
+def test_rows_that_come_and_go_do_not_grow_the_file(layer: RecordingLayer, engine: str, window: int) -> None:
     come_and_go(engine, 150_000, window)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("window", [0, 3000])
-def test_a_million_rows_that_come_and_go(
-    layer: RecordingLayer, engine: str, window: int, room_is_open: None
-) -> None:
+def test_a_million_rows_that_come_and_go(layer: RecordingLayer, engine: str, window: int) -> None:
     come_and_go(engine, 1_000_000, window)
 
 
@@ -228,8 +234,7 @@ def opening(traffic: Traffic, rows: int, batch: int) -> None:
         assert {key: db.aggregate(*key) for key in expected} == expected
         answered = traffic.read - opened
         tell(f"{rows:,} rows", file=size, read_to_open=opened, read_for_min_max_count=answered)
-        # the catalog's root and the last segment, which is written to next
-        assert opened <= 64 * KIB + size * 65_536 // rows
+        assert opened <= 300 * KIB  # the catalog's root and the tail of the last segment, to which rows are appended
         assert answered <= 64 * KIB + rows // 65_536 * 512  # nodes of the catalog, no segment
         assert db.aggregate("id", "sum") == sum(
             range(rows)
@@ -262,7 +267,7 @@ def test_opening_rows_reads_little(layer: RecordingLayer, traffic: Traffic) -> N
 
 # -- free space -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("way", ["delete_where", "one by one", "compact"])
-def test_space_comes_back(layer: RecordingLayer, engine: str, way: str, room_is_open: None) -> None:
+def test_space_comes_back(layer: RecordingLayer, engine: str, way: str) -> None:
     """After every opening the file is sound; without rows it is as empty as it was, whatever happened before."""
     with SnapDB(PATH, SCHEMA, storage_type=engine) as db:
         db.insert(one(0))

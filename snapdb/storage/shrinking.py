@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import CorruptionError, StorageError
 from .catalog import Tree
 from .checkpoint import Draft, places
 from .superblock import PREAMBLE
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from .extents import Extents
     from .layer import File
 
-__all__ = ["Shrinkable", "shrink"]
+__all__ = ["Shrinkable", "shrink", "trim"]
+
+#: a closing cuts a file that is so much shorter then: by one half, and by so many bytes
+TRIM_SHARE, TRIM_LEAST = 2, 256 << 10
 
 
 class Shrinkable(Protocol):
@@ -70,12 +74,32 @@ def shrink(store: Shrinkable) -> int:
     return before - end
 
 
-def _catalog_is_last(store: Shrinkable) -> bool:
-    """Whether only nodes and the root are behind a part of the file that is free and has room for them."""
+def trim(store: Shrinkable) -> int:
+    """At a clean end, both slots alike: ``shrink`` where that gives back much of the file, for it costs flushes. Where
+    there is no room for a new catalog the file stays as it is. DurabilityError.
+    """
+    size, space = store.file.size(), store.extents.space
+    least = max(TRIM_LEAST, size // TRIM_SHARE)
+    live = space.high_water - PREAMBLE - space.free_bytes - space.waiting_bytes  # more than the catalog needs
+    try:
+        if size - live < least or size - _entries_end(store) - live < least or not store.extents.idle():
+            return 0
+        return shrink(store)
+    except (StorageError, CorruptionError):  # a damaged node is for whoever reads it
+        return 0
+
+
+def _entries_end(store: Shrinkable) -> int:
+    """Where the last extent of an entry ends."""
     used = set(store.bulk)
     for _, entry in store.tree.items():
         used |= places(entry)
-    last = max((offset + size for offset, size in used), default=PREAMBLE)
+    return max((offset + size for offset, size in used), default=PREAMBLE)
+
+
+def _catalog_is_last(store: Shrinkable) -> bool:
+    """Whether only nodes and the root are behind a part of the file that is free and has room for them."""
+    last = _entries_end(store)
     space = store.extents.space
     behind = sum(size for start, size in space.free if start >= last)
     return space.high_water - last - behind < space.free_bytes
