@@ -201,3 +201,22 @@ def test_text_that_is_not_utf8(kernels: _ext.Backend) -> None:
         kernels.codecs.Chunk(bytes(sealed(kernels, c.STR, halves)[0].data))
     ends = ["\u00e9".encode(), b""] * 300 + [b"%05d" % i for i in range(N - 602)] + [b"", b""]
     assert kernels.codecs.Chunk(bytes(sealed(kernels, c.STR, ends)[0].data)).take()[-3:] == ["00421", "", ""]
+
+
+@pytest.mark.parametrize("code", sorted(c.VARLEN))
+def test_a_string_behind_a_null(kernels: _ext.Backend, code: int) -> None:
+    """Each backend decoded it to something else."""
+    values = [None if row % 7 == 3 else b"%05d" % row for row in range(N)]
+    whole = bytes(sealed(kernels, code, values)[0].data)
+    assert whole[0] == c.RAW
+    offsets = struct.unpack_from("<Q", whole, 56 - 8)[0]
+    for row, more, fits in ((10, 0, True), (10, 1, False), (3, 5, False), (1004, 2, False), (N - 1, 0, True)):
+        ends = list(struct.unpack_from(f"<{N + 1}I", whole, offsets))
+        ends[row] -= more  # the end of the row before
+        hostile = bytearray(whole)
+        struct.pack_into(f"<{N + 1}I", hostile, offsets, *ends)
+        if fits:
+            touch(kernels.codecs.Chunk(bytes(hostile)))
+        else:
+            with pytest.raises(ValueError, match=f"damaged chunk: row {row} is null and has {more} bytes"):
+                kernels.codecs.Chunk(bytes(hostile))

@@ -558,6 +558,51 @@ def test_what_changes_while_room_is_made(disk: Any) -> None:
     assert table.port.insert(row_of(0)) == 0 and disk.payloads() == []
 
 
+def test_others_wait_while_room_is_made(kernels: Any, disk: Any) -> None:
+    """The log calls Python code then, with a file descriptor too: the caller holds the lock."""
+    table = Table(kernels)
+    lock = threading.RLock()
+    port = kernels.tail.RowPort(table.codec, table.parts, table.overlays, table.deleted, lock, table.wait, table.fold)
+    port.attach(disk.log)
+    held: list[bool] = []
+
+    def others() -> None:
+        held.append(not lock.acquire(blocking=False))
+        if not held[-1]:
+            lock.release()
+
+    def looks() -> None:
+        thread = threading.Thread(target=others)
+        thread.start()
+        thread.join()
+
+    disk.hooks["room"] = looks
+    assert [port.insert(row_of(i)) if i % 2 else port.append(row_of(i)) for i in range(300)] == list(range(300))
+    assert len(held) > 2 and all(held) and not port.paused
+    assert disk.payloads() == packed(table, [row_of(i) for i in range(300)])
+
+
+class Full(dict[int, Any]):
+    """An overlay that nothing new goes into."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        raise MemoryError
+
+
+def test_an_update_of_several_columns_is_whole_or_not_there() -> None:
+    kernels = _ext.backend("python")  # the compiled one asks no subclass; test_signals takes its memory away
+    table = Table(kernels)
+    for i in range(3):
+        table.port.insert(row_of(i))
+    table.port.amend(1, [(0, 70)])
+    table.overlays[1][0] = Full()
+    before = [table.port.get(i) for i in range(3)]
+    for row in (1, 2):
+        with pytest.raises(MemoryError):
+            table.port.amend(row, [(0, 71), (1, None)])
+    assert [table.port.get(i) for i in range(3)] == before
+
+
 def test_threads_and_a_log(kernels: Any, disk: Any) -> None:
     table = Table(kernels)
     table.port.attach(disk.log)

@@ -278,12 +278,26 @@ cdef int check_strings(Chunk self) except -1:
             falls |= offsets[i] > offsets[i + 1]  # so that none is greater than the last, which lies inside
     if falls:
         raise damaged("its string offsets do not rise from 0")
+    if self.codec == RAW and self.null_bits != NULL:
+        with nogil:
+            i = null_with_text(self, offsets)
+        if i >= 0:
+            raise damaged(f"row {i} is null and has {offsets[i + 1] - offsets[i]} bytes")
     if self.code == STR:
         with nogil:
             i = wrong_text[uint32_t](self.heap, offsets, count)
         if i >= 0:
             raise damaged(f"{'entry' if self.codec == DICT else 'row'} {i}: {NOT_UTF8.decode()}")
     return 0
+
+
+cdef Py_ssize_t null_with_text(Chunk self, const uint32_t* offsets) noexcept nogil:
+    """The first null row of RAW strings that is not empty, -1 where there is none."""
+    cdef Py_ssize_t row
+    for row in range(self.rows):
+        if offsets[row] != offsets[row + 1] and self.null_bits[row >> 3] >> (row & 7) & 1:
+            return row
+    return -1
 
 
 cdef int check_dictionary(Chunk self) except -1:

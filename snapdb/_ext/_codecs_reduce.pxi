@@ -393,13 +393,16 @@ cdef int tally(Chunk self, const uint32_t* codes, Py_ssize_t groups, uint32_t* c
 cdef list count_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
     cdef Memory memory = allocate((groups + 1) * 16)
     cdef uint32_t* counts = <uint32_t*>memory.ptr
+    cdef list found = []
     cdef Py_ssize_t g
     cdef int fits
     with nogil:
         fits = tally(self, codes, groups, counts)
     if not fits:
         bad_codes(groups)
-    return [<Py_ssize_t>counts[4 * g] + counts[4 * g + 1] + counts[4 * g + 2] + counts[4 * g + 3] for g in range(groups)]
+    for g in range(0, 4 * groups, 4):
+        found.append(<Py_ssize_t>counts[g] + counts[g + 1] + counts[g + 2] + counts[g + 3])
+    return found
 
 
 cdef int add_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups, int64_t* lo, int64_t* hi, uint32_t* counts) noexcept nogil:
@@ -428,7 +431,9 @@ cdef list sum_int_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
     cdef int64_t* lo = <int64_t*>low.ptr
     cdef int64_t* hi = <int64_t*>high.ptr
     cdef uint32_t* counts = <uint32_t*>tallies.ptr
+    cdef list found = []
     cdef int fits
+    base = None
     with nogil:
         fits = add_groups(self, codes, groups, lo, hi, counts)
         for g in range(0, slots, 4):
@@ -441,10 +446,14 @@ cdef list sum_int_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
         bad_codes(groups)
     if packed:
         base = base_int(self)
-        return [whole(lo[4 * g], hi[4 * g]) + base * counts[4 * g] for g in range(groups)]
-    if halves:
-        return [whole(lo[4 * g], hi[4 * g]) for g in range(groups)]
-    return [lo[4 * g] for g in range(groups)]
+    for g in range(0, 4 * groups, 4):
+        if packed:
+            found.append(whole(lo[g], hi[g]) + base * counts[g])
+        elif halves:
+            found.append(whole(lo[g], hi[g]))
+        else:
+            found.append(lo[g])
+    return found
 
 
 cdef int add_offset_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups, uint64_t* both) noexcept nogil:
@@ -598,6 +607,7 @@ cdef list bound_string_groups(Chunk self, const uint32_t* codes, Py_ssize_t grou
     cdef Memory low = allocate((groups + 1) * 8), high = allocate((groups + 1) * 8)
     cdef int64_t* lo = <int64_t*>low.ptr
     cdef int64_t* hi = <int64_t*>high.ptr
+    cdef list found = []
     cdef Py_ssize_t g
     cdef int fits
     memset(lo, 0xFF, (groups + 1) * 8)
@@ -606,4 +616,6 @@ cdef list bound_string_groups(Chunk self, const uint32_t* codes, Py_ssize_t grou
         fits = widen_strings(self, codes, groups, lo, hi)
     if not fits:
         bad_codes(groups)
-    return [None if lo[g] < 0 else (row_bytes(self, lo[g]), row_bytes(self, hi[g])) for g in range(groups)]
+    for g in range(groups):
+        found.append(None if lo[g] < 0 else (row_bytes(self, lo[g]), row_bytes(self, hi[g])))
+    return found

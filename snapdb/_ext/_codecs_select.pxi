@@ -179,8 +179,11 @@ cdef bytearray bitmap_rows(Chunk self, bint false_too, bint true_too):
 
 cdef bytearray ints_in(Chunk self, set wanted):
     low, high = _LIMITS[self.code]
-    cdef list words = [_index(value) for value in wanted if low <= value <= high]
+    cdef list words = [], found = []
     cdef bytearray mask
+    for value in wanted:
+        if low <= value <= high:
+            words.append(_index(value))
     if not words:
         return no_rows(self)
     if self.codec == CONST:
@@ -195,10 +198,15 @@ cdef bytearray ints_in(Chunk self, set wanted):
     if self.codec == DICT:
         return codes_in(self, words)
     if self.codec == RAW:
-        return words_in(self, False, [word_of(value) for value in words])
+        for value in words:
+            found.append(word_of(value))
+        return words_in(self, False, found)
     base = base_int(self)
     most = (<object>1 << self.width) - 1
-    return words_in(self, True, [value - base for value in words if 0 <= value - base <= most])
+    for value in words:
+        if 0 <= value - base <= most:
+            found.append(value - base)
+    return words_in(self, True, found)
 
 
 cdef void merge_or(bytearray target, bytearray other) noexcept:

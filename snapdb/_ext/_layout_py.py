@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, compress, islice
 from operator import lt
 from typing import Any, NamedTuple
 
-from ._bits_py import popcount, raw
+from ._bits_py import flags_of, popcount, raw
 from ._checks_py import MOMENTS, NO_MOMENT, NOT_UTF8, RANGES, is_text, wrong_moment, wrong_text
 from ._common import (
     AFFINE,
@@ -260,9 +260,19 @@ def _check_packed(layout: Layout) -> None:
 def _check_offsets(layout: Layout) -> None:
     ends = typed("I", layout.offsets).tolist()
     _need(ends[0] == 0 and ends == sorted(ends), "its string offsets do not rise from 0")
+    if layout.codec == RAW and layout.null_bits.nbytes:
+        _check_null_strings(layout, ends)
     if layout.code == STR:
         row = wrong_text(layout.heap, ends)
         _need(row is None, f"{'entry' if layout.codec == DICT else 'row'} {row}: {NOT_UTF8}")
+
+
+def _check_null_strings(layout: Layout, ends: list[int]) -> None:
+    """A null row's string is empty."""
+    null = flags_of(int.from_bytes(layout.null_bits, "little"), layout.rows)
+    if list(compress(ends, null)) != list(compress(islice(ends, 1, None), null)):
+        row = next(row for row, flag in enumerate(null) if flag and ends[row] != ends[row + 1])
+        _need(False, f"row {row} is null and has {ends[row + 1] - ends[row]} bytes")
 
 
 def dictionary_order(code: int, entries: Any) -> list[Any]:

@@ -535,11 +535,12 @@ cdef class SlabTable:
         cdef Memory many = allocate(self.layout.count * <Py_ssize_t>(sizeof(Cell) + 1))
         cdef Cell* cells = <Cell*>many.ptr
         cdef uint8_t* given = <uint8_t*>(many.ptr + self.layout.count * <Py_ssize_t>sizeof(Cell))
-        cdef list pairs
+        cdef list pairs = []
         cdef Py_ssize_t column
         if self.at_live(position, &at) is None:
             raise KeyError(PyNumber_Index(idx))
-        pairs = [tuple(pair) for pair in values]
+        for pair in values:
+            pairs.append(tuple(pair))
         for which, value in pairs:
             column = which
             if not 0 <= column < self.layout.count:

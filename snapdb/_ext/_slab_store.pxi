@@ -153,7 +153,10 @@ cdef class Layout:
         self.columns = <Column*>PyMem_RawCalloc(self.count + 1, sizeof(Column))
         if self.columns == NULL:
             raise MemoryError()
-        self.names = tuple([_sys.intern(str(spec[0])) for spec in specs])
+        names = []
+        for spec in specs:
+            names.append(_sys.intern(str(spec[0])))
+        self.names = tuple(names)
         self.template = dict.fromkeys(self.names)
         self.width = row_width
         self.rows = max(1, page_size // row_width)

@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 
 from ._codecs cimport Chunk
 from ._values cimport Cell, ColumnBuffer, RowCodec, logical_object, snap_prefetch
-from ._wal cimport WAL_ROW, Log
+from ._wal cimport WAL_FRAME, WAL_ROW, Log
 
 from ._common import TAIL as _TAIL
 
@@ -35,6 +35,12 @@ cdef enum:
     ABSENT = 0     # what read() may find
     READ = 1
     UNREAD = 2
+
+
+cdef inline bint is_ready(Log log, Py_ssize_t size) noexcept:
+    """Whether a frame goes to the log without a call of Python code (but where the file system refuses it)."""
+    cdef Py_ssize_t whole = (WAL_FRAME + size + 7) & ~<Py_ssize_t>7
+    return log.fd >= 0 and log.limit > 0 and (log.hold or log.position + whole <= log.limit)
 
 
 @cython.final
@@ -186,17 +192,19 @@ cdef class RowPort:
         self.rows += 1
         return self.rows - 1
 
-    cdef Py_ssize_t record(self, Log log, Cell* cells, bint may_wait, bint locked) except -2:
+    cdef Py_ssize_t record(self, Log log, Cell* cells, bint may_wait, bint locked, bint own) except -2:
         """Log a row and append it; -1 where things changed while the log made room, which may run Python code, or where
-        a tail is not read yet.
+        a tail is not read yet. ``own``: it is the caller who has paused the others.
         """
         cdef uint64_t idx
         cdef char* to
         if self.busy:
             raise RuntimeError("a row is being written: what its log calls must not write to the table")
         to = log.place(WAL_ROW, 8 + self.codec.packed_size(cells))
-        if self.log is not log or (log.fd < 0 and not locked) or (may_wait and (self.paused or self.is_full())):
+        if self.log is not log or (log.fd < 0 and not locked):
             return -1  # the frame is not in the log yet
+        if may_wait and ((self.paused and not own) or self.is_full()):
+            return -1
         if not self.reserve(cells):
             return -1
         idx = self.rows
@@ -224,6 +232,7 @@ cdef class RowPort:
         cdef list keep = []
         cdef Py_ssize_t idx = -1
         cdef Log log
+        cdef bint paused, own
         if self.count > ON_STACK:
             cells = <Cell*>PyMem_RawCalloc(self.count, sizeof(Cell))
             if cells == NULL:
@@ -234,11 +243,20 @@ cdef class RowPort:
                 log = self.log
                 if log is None:
                     idx = self.put(cells)
-                elif log.fd >= 0:
-                    idx = self.record(log, cells, may_wait, False)
+                elif is_ready(log, 8 + self.codec.packed_size(cells)):
+                    idx = self.record(log, cells, may_wait, False, False)
                 else:
-                    with self.lock:  # the log writes by a Python function, and other threads come in meanwhile
-                        idx = self.record(log, cells, may_wait, True)
+                    with self.lock:  # the log will call Python code, and other threads come in: all of them wait
+                        paused = self.paused
+                        if paused and may_wait:
+                            continue
+                        own = log.fd >= 0  # without a descriptor they take the lock as it is
+                        self.paused = paused or own
+                        try:
+                            idx = self.record(log, cells, may_wait, True, own)
+                        finally:
+                            if own:
+                                self.paused = paused
                 if idx >= 0:
                     break
                 self.read_open()
@@ -301,10 +319,11 @@ cdef class RowPort:
 
     def amend(self, idx, values):
         """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx): no such row."""
-        cdef list pairs = [(PyNumber_Index(column), value) for column, value in values]
-        cdef list targets = []
+        cdef list pairs = []
         cdef Py_ssize_t place = self.live(idx)
         cdef int tried
+        for column, value in values:
+            pairs.append((PyNumber_Index(column), value))
         for tried in range(TRIES + 1):
             if place < 0 or not self.contains(place):
                 raise KeyError(idx)
@@ -315,13 +334,34 @@ cdef class RowPort:
                 break
         else:
             raise RuntimeError(f"row {place} is still not read")
-        segment, row = place >> SHIFT, place & MASK
+        self.overlay(pairs, place >> SHIFT, place & MASK)
+
+    cdef int overlay(self, list pairs, object segment, object row) except -1:
+        """Set values in the overlays of a segment, all or (no memory) none. Only dicts of int keys: no Python code runs."""
+        cdef list targets = [], before = []
+        cdef dict overlays, target
+        cdef Py_ssize_t at, done = 0
         for column, value in pairs:
             overlays = <dict>PyList_GET_ITEM(self.overlays, column)
-            targets.append(overlays.setdefault(segment, {}))
-        # the dicts stand; from here on only int keys are set, so no other thread sees half of it
-        for (column, value), target in zip(pairs, targets):
-            PyDict_SetItem(target, row, value)
+            target = overlays.get(segment)
+            if target is None:
+                target = {}
+                overlays[segment] = target
+            targets.append(target)
+            before.append(target.get(row, self))  # self: no value yet
+        try:
+            for at in range(PyList_GET_SIZE(pairs)):
+                PyDict_SetItem(<dict>PyList_GET_ITEM(targets, at), row, (<tuple>PyList_GET_ITEM(pairs, at))[1])
+                done += 1
+        except MemoryError:
+            while done > 0:  # neither a key that goes nor one that is there takes memory
+                done -= 1
+                if <object>PyList_GET_ITEM(before, done) is self:
+                    (<dict>PyList_GET_ITEM(targets, done)).pop(row, None)
+                else:
+                    PyDict_SetItem(<dict>PyList_GET_ITEM(targets, done), row, <object>PyList_GET_ITEM(before, done))
+            raise
+        return 0
 
     cdef bint read_parts(self, list pairs, Py_ssize_t segment) except -1:
         """Have a segment read in the columns of (column, value) pairs; whether there was something to read."""

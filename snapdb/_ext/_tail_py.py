@@ -16,6 +16,7 @@ __all__ = ["RowPort"]
 _SHIFT = SEGMENT.bit_length() - 1
 _MASK = SEGMENT - 1
 _TRIES = 3  # how often a part may be something else again after it was read from the file
+_TRIES_TO_END = 20  # where there is no memory to end a row
 _ID = Struct("<Q").pack
 _AS_STORED = (INTS | FLOATS | {BINARY}) - {DATE, DATETIME, BOOL}  # dtypes whose physical value is what a user sees
 
@@ -183,9 +184,21 @@ class RowPort:
 
     def _put(self, tails: list[ColumnBuffer], values: list[Any]) -> int:
         """Append checked values to the tails of the open segment; the row's id."""
-        for tail, value in zip(tails, values):
-            tail.append(value)
-        idx = self.rows
+        idx, count = self.rows, tails[0].rows if tails else 0
+        try:
+            for tail, value in zip(tails, values):
+                tail.append(value)
+        except MemoryError:
+            if not tails or tails[0].rows == count:
+                raise  # nothing is done
+            for _ in range(_TRIES_TO_END):  # a row is in every tail or in none
+                try:
+                    for tail, value in zip(tails, values):
+                        if tail.rows == count:
+                            tail.append(value)
+                    break
+                except MemoryError:
+                    pass
         self.rows = idx + 1
         return idx
 
@@ -230,12 +243,26 @@ class RowPort:
                             raise IndexError(f"column {column} is outside 0..{len(self._overlays)}")
                     unread = self._unread((column for column, _value in pairs), segment)
                 if not unread:
-                    for column, value in pairs:
-                        self._overlays[column].setdefault(segment, {})[row] = value
+                    self._overlay(pairs, segment, row)
                     return
             for column in unread:
                 self._part(column, segment)
         raise RuntimeError(f"row {idx} is still not read")
+
+    def _overlay(self, pairs: list[tuple[int, Any]], segment: int, row: int) -> None:
+        """Set values in the overlays of a segment, all or (no memory, an interrupt) none."""
+        targets = [self._overlays[column].setdefault(segment, {}) for column, _ in pairs]
+        before = [target.get(row, self) for target in targets]  # self: no value yet
+        try:
+            for target, (_, value) in zip(targets, pairs):
+                target[row] = value
+        except BaseException:
+            for target, value in reversed(list(zip(targets, before))):
+                if value is self:
+                    target.pop(row, None)
+                else:
+                    target[row] = value
+            raise
 
     def _live(self, idx: Any) -> int:
         """The position of a live row, -1 where there is none. The part of the first column is read by then."""

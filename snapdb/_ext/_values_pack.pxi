@@ -191,11 +191,10 @@ cdef bytes pack_row(RowCodec codec, object values):
 cdef list unpack_row(RowCodec codec, object data):
     view = raw_view(data)
     cdef Py_buffer* source = PyMemoryView_GET_BUFFER(view)
-    cdef int column
     cdef Cell* cells = cells_for(codec.count)
     try:
         take_row(codec, <const char*>source.buf, source.len, cells)
-        return [codec.physical_cell(column, &cells[column]) for column in range(codec.count)]
+        return physical_cells(codec, cells)
     finally:
         PyMem_RawFree(cells)
 
@@ -203,13 +202,12 @@ cdef list unpack_row(RowCodec codec, object data):
 cdef list unpack_all(RowCodec codec, object data, object places):
     view = raw_view(data)
     cdef Py_buffer* source = PyMemoryView_GET_BUFFER(view)
-    cdef list listed = list(places), made
+    cdef list listed = list(places), made = empty_buffers(codec)
     cdef Py_ssize_t start, stop
     cdef int column
     cdef ColumnBuffer buffer
     cdef Cell* cells = cells_for(codec.count)
     try:
-        made = [ColumnBuffer.__new__(ColumnBuffer, spec[1]) for spec in codec.columns]
         for buffer in made:
             buffer.exactly(PyList_GET_SIZE(listed), 0)
         for place in listed:

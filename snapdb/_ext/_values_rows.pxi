@@ -106,6 +106,26 @@ cdef ColumnBuffer from_typed(int code, object view):
 
 # -- rows ------------------------------------------------------------------
 
+# Loops with append, not list comprehensions, in all kernels: Cython 3.3 lets go of the element twice where a
+# comprehension finds no memory to grow its list.
+
+cdef list physical_cells(RowCodec codec, Cell* cells):
+    """The physical value of each column's cell."""
+    cdef list found = []
+    cdef int column
+    for column in range(codec.count):
+        found.append(codec.physical_cell(column, &cells[column]))
+    return found
+
+
+cdef list empty_buffers(RowCodec codec):
+    """A buffer for each column."""
+    cdef list made = []
+    for spec in codec.columns:
+        made.append(ColumnBuffer.__new__(ColumnBuffer, spec[1]))
+    return made
+
+
 cdef enum:
     ON_STACK = 64  # columns whose cells fit on the stack
 
@@ -215,14 +235,13 @@ cdef class RowCodec:
         cdef Cell[ON_STACK] few
         cdef Cell* cells = few
         cdef list keep = []
-        cdef int column
         if self.count > ON_STACK:
             cells = <Cell*>PyMem_RawCalloc(self.count, sizeof(Cell))
             if cells == NULL:
                 raise MemoryError()
         try:
             self.encode_cells(row, -1, cells, keep)
-            return [self.physical_cell(column, &cells[column]) for column in range(self.count)]
+            return physical_cells(self, cells)
         finally:
             if cells != few:
                 PyMem_RawFree(cells)
@@ -258,7 +277,7 @@ cdef class RowCodec:
 
     def encode_rows(self, rows):
         """A whole batch, one buffer a column; raises at the first bad value with its position."""
-        cdef list made = [ColumnBuffer.__new__(ColumnBuffer, spec[1]) for spec in self.columns]
+        cdef list made = empty_buffers(self)
         cdef Py_ssize_t position = 0
         cdef ColumnBuffer buffer
         if PyList_CheckExact(rows):
@@ -399,12 +418,14 @@ cdef class RowCodec:
 
 def records(names, columns):
     """Rows as dicts from equally long lists of logical values, one list a column."""
-    cdef list lists = [column if PyList_CheckExact(column) else list(column) for column in columns]
+    cdef list lists = []
     cdef list keys = list(names)
     cdef list found
     cdef dict template = {}, row
     cdef Py_ssize_t rows, position
     cdef Py_ssize_t width = len(keys), j
+    for column in columns:
+        lists.append(column if PyList_CheckExact(column) else list(column))
     if width != len(lists):
         raise ValueError(f"{width} names for {len(lists)} columns")
     rows = len(<list>lists[0]) if lists else 0

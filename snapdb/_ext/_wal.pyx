@@ -417,6 +417,7 @@ cdef class Log:
                 or (position == WAL_START) != (lsn == self.first_lsn)):
             raise ValueError("this mark is not of the log's epoch")
         gone = max(<int64_t>0, self.written - position)
+        found = <object>gone  # before anything changes: it takes memory
         self.written -= gone
         self.lsn, self.crc, self.position = lsn, crc, position
         if lsn < self.transaction:
@@ -425,7 +426,7 @@ cdef class Log:
         self.placed = False
         if position == self.written:
             self.free()
-        return gone
+        return found
 
     def flush(self):
         """Write what is held. Where that fails it is still held."""

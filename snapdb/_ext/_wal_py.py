@@ -170,12 +170,13 @@ class Log:
         head = _HEADER.pack(self._crc, len(data), kind, flags, FRAME, lsn, transaction, self.durable_lsn)
         crc = zlib.crc32(data, zlib.crc32(head, self._seed))
         frame = b"".join((_CRC.pack(crc), head, data, bytes(-len(data) & 7)))
-        position = self._position + whole
+        position, nothing = self._position + whole, bytearray()
         if self.hold:
             self._held += frame
         else:
             self._store(bytes(self._held) + frame if self._held else frame)
-            self._held = bytearray()
+            # from here on nothing takes memory: the frame is in the file
+            self._held = nothing
             self._written = position
         self._position, self._lsn, self._crc, self._transaction = position, lsn, crc, transaction
         self._opening = False
@@ -246,9 +247,9 @@ class Log:
         ):
             raise ValueError("this mark is not of the log's epoch")
         gone = max(0, self._written - position)
-        self._written -= gone
-        self._lsn, self._crc, self._position = lsn, crc, position
-        del self._held[position - self._written :]
+        written = self._written - gone
+        del self._held[position - written :]
+        self._written, self._lsn, self._crc, self._position = written, lsn, crc, position
         if lsn < self._transaction:
             self._transaction = lsn
             self._opening = self._inner
@@ -265,9 +266,9 @@ class Log:
                 raise RuntimeError(f"the log has no room for frames up to {self._position}")
             if not self._held:  # written meanwhile
                 return
+        nothing = bytearray()
         self._store(bytes(self._held))
-        self._held = bytearray()
-        self._written = self._position
+        self._held, self._written = nothing, self._position
 
 
 # -- finding frames ----------------------------------------------------------
