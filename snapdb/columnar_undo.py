@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ._ext._common import Zone
-from .step import Call, assign, calls, run
+from .step import Call, assign, carry_out
 
 if TYPE_CHECKING:
     from .columnar_base import ColumnarBase
@@ -47,7 +47,8 @@ class Undo:
 
     def _image(self, j: int, k: int) -> _Image:
         column = self._table.column_list[j]
-        part = column.parts[k]
+        # a tail that was not told from its chunk yet would be put back with the rows appended to it since
+        part = column.part(k) if k == self._segments - 1 else column.parts[k]
         tail = part[1] if type(part) is tuple else None
         rows = 0 if tail is None else tail.rows
         return _Image(part, rows, column.zones[k], column.overlay_copy(k), column.updates.get(k))
@@ -58,7 +59,7 @@ class Undo:
             self._records.setdefault(k, records.get(k))
 
     def rollback(self) -> None:
-        """Put everything back, in one step."""
+        """Put everything back, in one step; again where memory ran out on the way to it."""
         table = self._table
         deleted = self._whole(table.deleted)
         found: list[Call] = []
@@ -80,7 +81,7 @@ class Undo:
             partial(setattr, table.port, "rows", self._rows),
             partial(setattr, table.port, "limit", self._limit),
         ]
-        run(calls([*found, *table.recalling(self._records)]))
+        carry_out((), [*found, *table.recalling(self._records)])
 
     def _whole(self, now: list[Any]) -> list[Any]:
         """A list of as many segments as there were; one that is missing now was noted."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .errors import ReadOnlyError
 from .journal import Journal, Step
 from .records import Record, Writer
-from .step import assign
+from .step import Half, assign, insist
 
 if TYPE_CHECKING:
     from .pieces import Entry
@@ -55,10 +55,17 @@ class FileStep(Step):
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        log = self._store.log
-        if kind is None or self._done[0] or (self._happened is not None and self._happened()):
-            log.after()
-        elif log.mark() != self._mark and self._store.failed is None:
+        store = self._store
+        if isinstance(error, Half):
+            store.poison(error)
+        elif kind is None or self._done[0] or (self._happened is not None and self._happened()):
+            store.log.after()
+        elif store.failed is None:
+            insist(self._forget)
+
+    def _forget(self) -> None:
+        """Take back what was logged, if anything."""
+        if self._store.log.mark() != self._mark:
             self._store.rollback_to(self._mark)
 
 
@@ -101,14 +108,17 @@ class FileJournal(Journal):
         return self._step(self._writer.bulk(first, rows, stored))
 
     def begin(self) -> None:
-        self._store.begin()
+        self._written = []
         self._begun = self._store.log.lsn
+        self._store.begin()
         self._inner = True
 
     def commit(self) -> None:
         self._store.commit()
-        self._inner = False
-        self._written = []
+        self.keep()
+
+    def keep(self) -> None:
+        self._inner, self._written = False, []
 
     def settle(self) -> None:
         log = self._store.log
@@ -123,7 +133,10 @@ class FileJournal(Journal):
 
     def rollback(self) -> None:
         self._inner = False
-        written, self._written = self._written, []
         self._store.rollback()
-        for entry in written:
-            self._store.forget(entry)
+        while self._written:
+            self._store.forget(self._written[-1])
+            self._written.pop()
+
+    def lost(self, error: BaseException) -> None:
+        self._store.poison(error)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Optional
+
+try:
+    # what ``signal`` wraps: its wrappers make enums, which takes time and fails in odd ways without memory
+    import _signal  # type: ignore[import-not-found]
+except ImportError:  # not CPython
+    import signal as _signal
 
 __all__ = ["Uninterrupted"]
 
 #: signals that programs give handlers which raise
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+_NUMBERS = [int(getattr(_signal, name)) for name in _NAMES if hasattr(_signal, name)]
+_TRIES = 20  # to put one handler back
 
 
 class Uninterrupted:
@@ -27,14 +35,12 @@ class Uninterrupted:
     def __enter__(self) -> Uninterrupted:
         if threading.current_thread() is not threading.main_thread():
             return self
-        import signal  # not at the top: a table in memory needs it in transactions only
-
         try:
-            for number in [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]:
-                handler = signal.getsignal(number)
+            for number in _NUMBERS:
+                handler = _signal.getsignal(number)
                 if callable(handler):
                     self._handlers[number] = handler
-                    signal.signal(number, self._note)
+                    _signal.signal(number, self._note)
         except BaseException:  # a signal came while its handler was still in force
             self._restore()
             raise
@@ -44,10 +50,17 @@ class Uninterrupted:
         self._came.append((number, frame))
 
     def _restore(self) -> None:
-        import signal
-
+        """Put every handler back; what one of them raises meanwhile, or no memory, is raised when all are."""
+        problem: Optional[BaseException] = None
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            for _ in range(_TRIES):
+                try:
+                    _signal.signal(number, handler)
+                    break
+                except BaseException as error:  # noqa: BLE001 - it is raised below
+                    problem = error
+        if problem is not None:
+            raise problem
 
     def __exit__(self, *exc: object) -> None:
         if self._handlers:

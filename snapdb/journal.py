@@ -65,6 +65,9 @@ class Journal:
     def commit(self) -> None:
         """It is whole."""
 
+    def keep(self) -> None:
+        """``commit`` has made it whole, and raised."""
+
     def settle(self) -> None:
         """What a commit has made due, when the transaction is over: a checkpoint where the log is long."""
 
@@ -73,4 +76,7 @@ class Journal:
         return False
 
     def rollback(self) -> None:
-        """It never was."""
+        """It never was. Called again, it goes on where it was cut."""
+
+    def lost(self, error: BaseException) -> None:
+        """The table could neither be changed as a step says nor be left as it was."""

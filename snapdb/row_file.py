@@ -282,12 +282,15 @@ class RowFile:
 
     def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
         """The changes are in the file."""
+        patched = dict(self._patched)
         for group, _ in stored:
-            self._patched.pop(group, None)
-        self._patched.update(self._planned)
-        self._planned, self._dirty, self._bulk = {}, {}, {}
-        self._counted = self._slabs.rows
-        self._based = self._stored = _groups(self._counted, self._span)
+            patched.pop(group, None)
+        patched.update(self._planned)
+        rows = self._slabs.rows
+        groups = _groups(rows, self._span)
+        # all or, where memory runs out, nothing: it is then done again
+        self._patched, self._planned, self._dirty, self._bulk = patched, {}, {}, {}
+        self._counted, self._based, self._stored = rows, groups, groups
 
     def published(self, first: int, stored: Sequence[tuple[int, Entry]]) -> None:
         """A batch is in, whose groups that are all its own are in the file as ``stored``."""

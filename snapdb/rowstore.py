@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import repeat, starmap
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from . import _ext
@@ -16,11 +16,12 @@ from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
 from .column import numpy, numpy_dtype
 from .errors import SchemaError, TransactionError
 from .scan import Page, View, live_buffers, pick
-from .step import Call, assign, calls, run
+from .step import Call, assign, calls, carry_out, insist, run
 from .table import Change, Staged, Table
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, SlabView
+    from .absent import Absent
     from .pieces import Bulk, Entry, Source
     from .row_file import RowFile, State
     from .schema import Schema
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["RowTable", "RowView"]
 
 MIN_PAGE, MAX_PAGE = 64, 65535
-
+REFUSED = 4096  # slab groups of a closed table, at least: where ids that it never had are refused too
 
 FEW = 64  # rows of a segment that are read one by one rather than by gathering the segment
 
@@ -212,10 +213,10 @@ class RowTable(Table):
         start: int = self.slabs.rows
         done = [False]
         try:
-            run(calls([*first, work, *then, assign(done, 0, True)]))
+            carry_out([*first, work], [*then, assign(done, 0, True)])
         except BaseException:
             if not done[0] and self.slabs.rows > start:
-                self.slabs.truncate(start)
+                insist(partial(self.slabs.truncate, start))
             raise
         return start
 
@@ -238,7 +239,7 @@ class RowTable(Table):
 
         with self.writing():
             ids = [change.idx for change in changes]
-            self._write(ids, starmap(self.slabs.put, changes), before, self._putting_back, then, first)
+            self._write(ids, (self.slabs.put, changes, True), before, self._putting_back, then, first)
 
     def remove(self, ids: Iterable[int], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         ids = list(ids)
@@ -247,7 +248,7 @@ class RowTable(Table):
             return _cells(view, dict.fromkeys(ids), repeat(range(len(self.schema.columns))))
 
         with self.writing():
-            self._write(ids, map(self.slabs.remove, ids), before, self._reviving, then, first)
+            self._write(ids, (self.slabs.remove, ids, False), before, self._reviving, then, first)
 
     def _putting_back(self, cells: Cells) -> list[Call]:
         return [partial(self.slabs.put, idx, pairs) for idx, pairs in cells]
@@ -257,7 +258,7 @@ class RowTable(Table):
         return [partial(self.slabs.revive, idx, [value for _, value in pairs]) for idx, pairs in gone]
 
     def _write(
-        self, ids: list[int], work: Iterable[Any], before: Callable[[SlabView], Cells],
+        self, ids: list[int], work: tuple[Callable[..., Any], Sequence[Any], bool], before: Callable[[SlabView], Cells],
         back: Callable[[Cells], list[Call]], then: Sequence[Call], first: Sequence[Call],
     ) -> None:  # fmt: skip
         """Change live rows in one step. Where there is no memory half way, what is done is undone."""
@@ -274,10 +275,10 @@ class RowTable(Table):
             notes.append(undo)
         done = [False]
         try:
-            run(calls(first), work, calls([*then, assign(done, 0, True)]))
+            carry_out(first, [*then, assign(done, 0, True)], *work)
         except BaseException:
             if not done[0]:
-                run(calls(undo.calls(undo.read())))
+                insist(lambda: run(calls(undo.calls(undo.read()))))
                 for notes in noted:
                     notes.pop()
                 view.release()
@@ -301,10 +302,10 @@ class RowTable(Table):
                 notes.state = state
                 steps.append(partial(setattr, notes, "spare", spare))
             try:
-                run(calls([*first, *steps, *then, assign(done, 0, True)]))
+                carry_out(first, [*steps, *then, assign(done, 0, True)])
             except BaseException:
                 if not done[0]:
-                    self._take_back(spare, state)
+                    insist(partial(self._take_back, spare, state))
                     if notes is not None and notes.spare is spare:
                         notes.spare = None
                 raise
@@ -354,9 +355,14 @@ class RowTable(Table):
     def attach(self, log: Any) -> None:
         self.slabs.attach(log)
 
-    def release(self) -> None:
-        self._file, self._flats = None, {}
-        self.slabs.take_over(self.new_slabs())
+    def release(self, gone: Absent) -> None:
+        file: Any = gone
+        self._file, self._flats = file, {}
+        slabs = self.slabs
+        span = slabs.slab_rows * slabs.group_slabs
+        groups = max(-(-slabs.rows // span), REFUSED)
+        slabs.take_over(self.new_slabs())
+        slabs.adopt(groups * span, 0, bytearray(b"\xff" * -(-groups // 8)), gone.refuse)
 
     def header(self) -> dict[str, Any]:
         return {"rows": self.slabs.rows, "live": self.slabs.live}
@@ -399,7 +405,7 @@ class RowTable(Table):
         with self.writing():
             start = self._append(partial(self.slabs.absorb, bulk.state), then, first)
             if self._file is not None:
-                self._file.published(start, stored)
+                insist(partial(self._file.published, start, stored))
             return start
 
     def replay(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> None:

@@ -14,6 +14,7 @@ from .errors import NotFoundError, SnapDBError, ValidationError, ValueTypeError
 
 if TYPE_CHECKING:
     from ._ext import Backend, ColumnBuffer
+    from .absent import Absent
     from .pieces import Bulk, Entry, Source
     from .schema import Schema
     from .step import Call
@@ -151,8 +152,11 @@ class Table:
         """``publish`` when reopening: the batch is read from its entries. CorruptionError."""
         raise NotImplementedError
 
-    def release(self) -> None:
-        """Let go of every row, of the file and of its map: the handle is closed. Views keep what they have."""
+    def release(self, gone: Absent) -> None:
+        """Let go of every row, of the file and of its map: the handle is closed. Views keep what they have.
+
+        Whoever still asks for a row (somebody may have kept the kernel's ``get``) is refused by ``gone``.
+        """
         raise NotImplementedError
 
     def verify(self) -> Iterator[str]:

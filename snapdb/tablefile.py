@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 from .errors import CorruptionError, SchemaError, SchemaMismatchError, StorageError
@@ -13,9 +14,13 @@ from .interrupts import Uninterrupted
 from .pieces import Entry, Piece
 from .records import Replay
 from .schema import Schema
+from .step import insist
+from .storage.creation import check_beside
 from .storage.files import layer_for
 from .storage.fsck import check
+from .storage.layer import failure
 from .storage.store import Options, Store
+from .storage.wal import refused
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -122,7 +127,12 @@ class TableFile:
         Replay(table, store.path).run(frames)
         store.replay = []
         if store.unclean and not store.read_only:
-            self.checkpoint()
+            try:
+                self.checkpoint()
+            except StorageError as error:
+                hint = "nothing is lost: open it with read_only=True to read it, or again when there is room"
+                what = f"{store.path} was not closed, and its log cannot be folded in"
+                raise refused(error, what, hint) from error
 
     def header(self) -> dict[str, Any]:
         """What the catalog root says of the table."""
@@ -135,7 +145,7 @@ class TableFile:
         with Uninterrupted():
             try:
                 stored = store.checkpoint(self.header(), self.table.changes())
-                self.table.saved(stored)
+                insist(partial(self.table.saved, stored))
                 told = True
             except BaseException:
                 # the file has the entries and the table does not know their places: it would go on with places that
@@ -224,10 +234,11 @@ class TableFile:
 
 
 def copy_table(opening: Opening, header: dict[str, Any], entries: Iterator[tuple[int, Entry]]) -> None:
-    """Write a database of its own at a path where nothing is; FileExistsError where something is."""
+    """Write a database of its own at a path where nothing is; FileExistsError where something is, or its log."""
     layer, path = opening.layer, opening.path
     if layer.exists(path):
-        raise FileExistsError(f"{path!r} is there already: remove it or choose another name")
+        raise failure(errno.EEXIST, path, "Something is there already; remove it or choose another name")
+    check_beside(layer, path)
     temporary = f"{path}.tmp-{secrets.token_hex(4)}"
     try:
         Store.create(temporary, header, opening.options)

@@ -6,15 +6,17 @@ frames until the commit. Other threads' writes wait.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Optional
 
 from .errors import TransactionError
 from .interrupts import Uninterrupted
+from .step import insist
 
 if TYPE_CHECKING:
     from .constraints import UniqueKeys
     from .journal import Journal
+    from .step import Call
     from .table import Table
 
 __all__ = ["Transaction", "Transactions"]
@@ -30,7 +32,7 @@ class Transactions:
         self._table = table
         self._keys = keys
         self._journal = journal
-        self._alone = ExitStack()  # holds the table while one is open
+        self._let_go: Optional[Call] = None  # one is open and holds the table: lets it go
         self._generation = 0
         self._owner: object = None
         self.is_open = False
@@ -55,30 +57,26 @@ class Transactions:
             if not self._table.lock.acquire(timeout=_PATIENCE):
                 return False
             try:
-                self._begin()
-                self._owner = owner
+                self._begin(owner)
             finally:
                 self._table.lock.release()
         return True
 
-    def _begin(self) -> None:
-        alone = ExitStack()
-        alone.enter_context(self._table.writing())
+    def _begin(self, owner: object) -> None:
+        if self.is_open:  # the lock let us in, so it is this thread's own
+            raise TransactionError(
+                "Nested transactions are not supported", hint="end the transaction that is open first"
+            )
+        self._generation = self._table.generation
+        alone = self._table.writing()
+        let_go = partial(alone.__exit__, None, None, None)
+        alone.__enter__()
+        self._let_go, self._owner, self.is_open = let_go, owner, True
         try:
-            if self.is_open:  # the lock let us in, so it is this thread's own
-                raise TransactionError(
-                    "Nested transactions are not supported", hint="end the transaction that is open first"
-                )
-            self._generation = self._table.generation
-        except BaseException:
-            alone.close()
-            raise
-        try:
-            self._alone, self.is_open = alone, True
             self._journal.begin()
             self._table.begin()
             self._keys.begin()
-        except BaseException:  # an interrupt may come when the log holds its frames already
+        except BaseException:  # memory may run out when the log holds its frames already
             self.rollback()
             raise
 
@@ -97,21 +95,30 @@ class Transactions:
         self._journal.settle()
 
     def _keep(self) -> None:
-        self._table.commit()
-        self._keys.commit()
+        insist(self._journal.keep)
+        insist(self._table.commit)
+        insist(self._keys.commit)
         self._end()
 
     def rollback(self) -> None:
         """Everything is as it was at ``begin``. Called again, it goes on where an interrupt cut it."""
+        try:
+            insist(self._take_back)
+        except Exception as error:
+            self._journal.lost(error)  # what the table shows now was never committed
+            self._end()
+            raise
+        self._end()
+
+    def _take_back(self) -> None:
         self._journal.rollback()
         self._table.rollback()
         self._keys.rollback()
         self._table.generation = self._generation
-        self._end()
 
-    def finish(self) -> None:
-        """End what an interrupt has cut short."""
-        if self.is_open:
+    def finish(self, owner: object) -> None:
+        """End what this owner has begun and an interrupt, or no memory, has cut short."""
+        if self.is_open and self._owner is owner:
             if self._journal.has_committed():
                 self._keep()
             else:
@@ -119,8 +126,9 @@ class Transactions:
 
     def _end(self) -> None:
         self.is_open, self._owner = False, None
-        alone, self._alone = self._alone, ExitStack()
-        alone.close()
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            insist(let_go)  # the second time nothing is left to be done
 
 
 class Transaction:
@@ -152,12 +160,12 @@ class Transaction:
         transactions = self._transactions
         if not transactions.is_open:  # close() inside the block has rolled back
             return
-        with Uninterrupted():
-            try:
+        try:
+            with Uninterrupted():
                 if kind is None:
                     transactions.commit()
                 else:
                     transactions.rollback()
-            except BaseException:
-                transactions.finish()
-                raise
+        except BaseException:
+            transactions.finish(self._token)
+            raise

@@ -247,10 +247,14 @@ def test_an_interrupt_after_the_step_leaves_it_whole(backend_name: str, monkeypa
     """What the log has by then happens, and what it has not does not."""
     handle = Handle("row", backend_name)
     handle.batch(people(300))
-    run = rowstore.run
+    run, carry_out = rowstore.run, rowstore.carry_out
 
     def interrupted(*parts: Any) -> None:
         run(*parts)
+        raise KeyboardInterrupt
+
+    def cut(*parts: Any) -> None:
+        carry_out(*parts)
         raise KeyboardInterrupt
 
     writes: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
@@ -269,6 +273,7 @@ def test_an_interrupt_after_the_step_leaves_it_whole(backend_name: str, monkeypa
         for write, happened in writes:
             with monkeypatch.context() as patch:
                 patch.setattr(rowstore, "run", interrupted)
+                patch.setattr(rowstore, "carry_out", cut)
                 with pytest.raises(KeyboardInterrupt):
                     write()
             assert happened()

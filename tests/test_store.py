@@ -717,6 +717,25 @@ def test_a_crash_and_a_damaged_newest_slot_never_show_an_older_state() -> None:
     assert answers > 200
 
 
+def test_a_page_that_a_crash_cut_goes_before_the_file_grows() -> None:
+    layer = RecordingLayer()
+    toy = make(layer)
+    toy.put(1, b"one")
+    toy.store.close(clean=False)
+    contents = layer.contents()
+    contents[PATH] += bytes(1536)
+    for read_only in (True, False):
+        torn = RecordingLayer(contents)
+        toy = make(torn, read_only=True) if read_only else make(torn)
+        assert toy.rows == {1: b"one"}
+        kinds = ("truncate", "sync", "write", "allocate")
+        changes = [op.kind for op in torn.log if op.path == PATH and op.kind in kinds]
+        # before these comes the writer's process id
+        assert changes[1:3] == ["truncate", "sync"] if not read_only else changes == []
+        assert len(torn.contents()[PATH]) % 4096 == (1536 if read_only else 0)
+        toy.store.close(clean=False)
+
+
 def test_a_crash_during_recovery_is_harmless() -> None:
     base, rows = running(2)
     draw = random.Random(3)

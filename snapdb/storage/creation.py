@@ -17,13 +17,17 @@ from .space import Space
 from .superblock import PREAMBLE, StaticHeader, Superblock, write_slot, write_static
 from .wal import refused, wal_path
 
-__all__ = ["create", "resolved"]
+__all__ = ["AS_MADE", "check_beside", "create", "resolved", "sync_name"]
+
+AS_MADE = 2  # the generation of a database that was never written
 
 
 def create(layer: FileLayer, path: str, header: dict[str, Any], timeout: float) -> None:
-    """Make a database with this header and no entries. FileExistsError, StorageError, LockedError, DurabilityError."""
+    """Make a database with this header and no entries. FileExistsError, FileNotFoundError or
+    NotADirectoryError where there is no folder for it, StorageError, LockedError, DurabilityError.
+    """
     path = resolved(layer, path)
-    _check_beside(layer, path)
+    check_beside(layer, path)
     claim = _claim_empty(layer, path, timeout) if layer.exists(path) else None
     temporary = f"{path}.tmp-{os.urandom(6).hex()}"
     try:
@@ -31,19 +35,28 @@ def create(layer: FileLayer, path: str, header: dict[str, Any], timeout: float) 
         layer.rename(temporary, path, claim is not None)
     except BaseException as error:
         _remove(layer, temporary)
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            what = f"there is no folder {os.path.dirname(path)!r}; make it first, or give another path"
+            raise type(error)(error.errno, what, path) from error
         if isinstance(error, OSError) and not isinstance(error, FileExistsError):
             raise refused(error, f"{path} cannot be made") from error
         raise
     finally:
         if claim is not None:
             claim.release()
+    sync_name(layer, path)
+
+
+def sync_name(layer: FileLayer, path: str) -> None:
+    """The name of a database that was just made is on stable storage, or DurabilityError."""
     try:
         layer.sync_dir(path)
     except OSError as error:
         raise DurabilityError(f"{path} was made, but it is not known to last: {error}") from error
 
 
-def _check_beside(layer: FileLayer, path: str) -> None:
+def check_beside(layer: FileLayer, path: str) -> None:
+    """FileExistsError where the log of a database is at this path that is not there itself."""
     for parity in (0, 1):
         beside = wal_path(path, parity)
         if layer.exists(beside):
@@ -78,7 +91,7 @@ def _write_new(layer: FileLayer, path: str, header: dict[str, Any]) -> None:
         ref = write_root(extents, Root(header, None, 0), 1)
         high_water = extents.space.high_water
         write_static(file, StaticHeader(uuid))
-        for slot in (0, 1):
+        for slot in (0, 1):  # the second has generation AS_MADE
             block = Superblock(
                 slot, True, uuid, slot + 1, ref.extent, ref.length, ref.crc, 0, 0, bytes(16), 0, high_water, high_water,
                 time.time_ns() // 1000,

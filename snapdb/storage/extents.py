@@ -151,12 +151,9 @@ class Extents:
     @space.setter
     def space(self, space: Space) -> None:
         with self._space._lock, space._lock:
-            for extent, ended in list(self._windows.items()):
+            for ended in [*self._windows.values(), *self._inherited]:
                 if ended() is not None:
-                    space.lease(extent)
-                ended.space = space
-            for ended in self._inherited:
-                _hold(space, ended)
+                    _hold(space, ended)
             self._space = space
 
     # -- writing ---------------------------------------------------------------

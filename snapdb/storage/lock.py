@@ -98,7 +98,7 @@ def acquire(layer: FileLayer, path: str, exclusive: bool, timeout: float) -> Cla
 
 def _try(layer: FileLayer, path: str, exclusive: bool) -> Optional[Claim]:
     """None: the name went to another file while this one was being locked."""
-    file = layer.open(path, "w" if exclusive else "r")
+    file = _opened(layer, path, exclusive)
     try:
         identity = file.identity()
         key = _key(layer, path, identity)
@@ -124,6 +124,15 @@ def _try(layer: FileLayer, path: str, exclusive: bool) -> Optional[Claim]:
         raise
     claim.release()
     return None
+
+
+def _opened(layer: FileLayer, path: str, exclusive: bool) -> File:
+    try:
+        return layer.open(path, "w" if exclusive else "r")
+    except OSError as error:
+        if exclusive and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise failure(error.errno, path, f"{error.strerror}; to read it, open it with read_only=True") from error
+        raise
 
 
 def _locked(file: File, path: str) -> LockedError:

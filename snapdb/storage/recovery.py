@@ -8,21 +8,25 @@ from it past the newer one.
 
 from __future__ import annotations
 
+import errno
 import gc
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional
 
-from ..errors import CorruptionError
+from ..errors import CorruptionError, DurabilityError
 from ..pieces import Entry
 from .catalog import Root, decode_items
 from .extents import Extents, root_ref
 from .layer import FileLayer
-from .superblock import Superblock, read_slots
-from .wal import HEADER, WalHeader, wal_path
+from .superblock import PAGE, Superblock, read_slots
+from .wal import HEADER, WalHeader, refused, wal_path
 
-__all__ = ["BULK", "Frame", "LogFile", "State", "bulk_entries", "bulk_extents", "read_logs", "read_root", "recover"]
+__all__ = [
+    "BULK", "Frame", "LogFile", "State", "bulk_entries", "bulk_extents", "cut_torn_page", "read_logs", "read_root",
+    "recover",
+]  # fmt: skip
 
 BULK = 6  # the kind of a frame that names extents
 _FIRST, _LAST, _WHOLE = 1, 2, 3  # flags
@@ -83,6 +87,11 @@ def _read_log(layer: FileLayer, path: str, whole: bool) -> LogFile:
         file = layer.open(path, "r")
     except FileNotFoundError:
         return LogFile(path, False, b"", None)
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EINVAL):
+            raise
+        hint = "move it away; a log that belongs there is a file of this name"
+        raise refused(error, f"{path} is in the place of a log and is no file", hint) from error
     try:
         data = file.pread(file.size() if whole else HEADER, 0)
     finally:
@@ -104,6 +113,24 @@ def read_root(extents: Extents, block: Superblock) -> Root:
     if root.top is not None:
         extents.load(root.top)
     return root
+
+
+def cut_torn_page(extents: Extents) -> None:
+    """Where a crash cut the file inside a page, that page goes: nothing in it was acknowledged, and recovery did not
+    look at it. If the file grew over it, a second crash could show what the first one did not. StorageError,
+    DurabilityError.
+    """
+    file = extents.file
+    if file.size() % PAGE == 0:
+        return
+    try:
+        file.truncate(extents.length)
+    except OSError as error:
+        raise refused(error, f"{extents.path} ends inside a page, which cannot be cut; nothing is lost") from error
+    try:
+        file.sync()
+    except OSError as error:
+        raise DurabilityError(f"{extents.path} could not be put on stable storage ({error})") from error
 
 
 # -- which superblock answers ------------------------------------------------
@@ -292,6 +319,7 @@ class _Chain:
                     if not all(self._extents_there(extents, one) for one in group):
                         return kept, _crc_of(data, at, crc)
                     kept += group
+                    group = []  # what comes without a FIRST does not belong to it
                     at = begin
             crc = _crc_of(data, at, crc)
         return kept, crc

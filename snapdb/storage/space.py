@@ -2,6 +2,9 @@
 
 Everything below ``high_water`` is in use (somebody keeps a reference), waiting (a superblock on disk still reaches it),
 held (given back, but a view of it is alive) or free. Allocation is deterministic: the same calls give the same offsets.
+
+A change here is several steps. Where an interrupt, or no memory, cuts them short the space is ``doubtful``: it gives
+nothing out and takes nothing back from then on, and whoever holds it makes a new one of what is reachable.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ class Space:
         self._leases: dict[int, int] = {}  # offset -> views of it
         self._ended: deque[int] = deque()  # offsets whose lease ended; the only thing that unlease touches
         self._lock = threading.RLock()
+        self._cut = False  # set while a change is made, so that it stays set where one is cut
 
     @classmethod
     def of(cls, reachable: Iterable[tuple[int, int]], high_water: int, path: Optional[str] = None) -> Space:
@@ -96,6 +100,7 @@ class Space:
             raise InternalError(f"an extent of {size} bytes")
         with self._lock:
             self._work_off()
+            self._sure()
             at = bisect_left(self._fits, (size, 0))
             if at == len(self._fits):
                 offset = self.high_water
@@ -104,9 +109,11 @@ class Space:
                 self.high_water = offset + size
                 return offset
             found, offset = self._fits[at]
+            self._cut = True
             self._remove(offset)
             if found > size:
                 self._insert(offset + size, found - size)
+            self._cut = False
             return offset
 
     def reserve(self, offset: int, size: int) -> None:
@@ -115,30 +122,42 @@ class Space:
             raise CorruptionError(f"an extent of {size} bytes at {offset} is out of bounds", offset=offset)
         with self._lock:
             self._work_off()
+            self._sure()
             if offset >= self.high_water:
+                self._cut = True
                 if offset > self.high_water:
                     self._insert(self.high_water, offset - self.high_water)
                 self.high_water = offset + size
+                self._cut = False
                 return
             at = bisect_right(self._starts, offset) - 1
             start = self._starts[at] if at >= 0 else 0
             end = start + self._sizes.get(start, 0)
             if end < offset + size:
                 raise CorruptionError(f"the extent at {offset} overlaps another one", offset=offset)
+            self._cut = True
             self._remove(start)
             if offset > start:
                 self._insert(start, offset - start)
             if end > offset + size:
                 self._insert(offset + size, end - offset - size)
+            self._cut = False
 
     def release(self, offset: int, size: int) -> None:
         """Give back a whole extent that nothing on disk reaches. It is held as long as it is leased."""
         with self._lock:
             self._work_off()
-            if offset in self._leases:
-                self._held[offset] = size
-            else:
-                self._give(offset, size)
+            if not self._cut:
+                self._check(offset, size)
+                self._cut = True
+                self._release(offset, size)
+                self._cut = False
+
+    def _release(self, offset: int, size: int) -> None:
+        if offset in self._leases:
+            self._held[offset] = size
+        else:
+            self._give(offset, size)
 
     def wait(self, offset: int, size: int) -> None:
         """Give back a whole extent that the newest superblock does not reach but the other slot still does: it is free
@@ -153,9 +172,13 @@ class Space:
         Call it once for each superblock, and only then ``wait`` with what that one no longer reaches.
         """
         with self._lock:
-            passed, self._waiting = self._waiting, []
-            for offset, size in passed:
-                self.release(offset, size)
+            self._work_off()
+            if not self._cut:
+                self._cut = True
+                passed, self._waiting = self._waiting, []
+                for offset, size in passed:
+                    self._release(offset, size)
+                self._cut = False
 
     # -- leases ----------------------------------------------------------------
     def lease(self, offset: int) -> None:
@@ -181,17 +204,36 @@ class Space:
             self._work_off()
             return bool(self._leases)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether an exception has cut a change short: nothing is given out."""
+        with self._lock:
+            return self._cut
+
+    def doubt(self) -> None:
+        """Somebody could not tell all that is to be free."""
+        self._cut = True
+
+    def _sure(self) -> None:
+        if self._cut:
+            raise InternalError("what is free is not known: a change of it was cut short")
+
     def _work_off(self) -> None:
-        while self._ended:
-            offset = self._ended.popleft()
-            left = self._leases.get(offset, 0) - 1
-            if left > 0:
-                self._leases[offset] = left
-                continue
-            self._leases.pop(offset, None)
-            size = self._held.pop(offset, None)
-            if size is not None:
-                self._give(offset, size)
+        while self._ended and not self._cut:
+            self._cut = True
+            self._work_off_one()
+            self._cut = False
+
+    def _work_off_one(self) -> None:
+        offset = self._ended.popleft()
+        left = self._leases.get(offset, 0) - 1
+        if left > 0:
+            self._leases[offset] = left
+            return
+        self._leases.pop(offset, None)
+        size = self._held.pop(offset, None)
+        if size is not None:
+            self._give(offset, size)
 
     # -- intervals -------------------------------------------------------------
     def _insert(self, start: int, size: int) -> None:
@@ -205,17 +247,27 @@ class Space:
         del self._fits[bisect_left(self._fits, (size, start))]
         return size
 
-    def _give(self, offset: int, size: int) -> None:
-        end = offset + size
+    def _beside(self, offset: int) -> tuple[Optional[int], Optional[int]]:
+        """The free intervals that begin before and behind this offset."""
         at = bisect_right(self._starts, offset)
         before = self._starts[at - 1] if at else None
-        after = self._starts[at] if at < len(self._starts) else None
+        return before, self._starts[at] if at < len(self._starts) else None
+
+    def _check(self, offset: int, size: int) -> None:
+        """InternalError where this is no extent that somebody has."""
+        end = offset + size
+        before, after = self._beside(offset)
         if (
             offset < PREAMBLE or size <= 0 or (offset | size) % PAGE or end > self.high_water
             or (before is not None and before + self._sizes[before] > offset)
             or (after is not None and after < end)
         ):  # fmt: skip
             raise InternalError(f"the extent of {size} bytes at {offset} was given back twice, or is none")
+
+    def _give(self, offset: int, size: int) -> None:
+        self._check(offset, size)
+        end = offset + size
+        before, after = self._beside(offset)
         if before is not None and before + self._sizes[before] == offset:
             size += self._remove(before)
             offset = before

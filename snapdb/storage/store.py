@@ -17,20 +17,22 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
 from ..errors import ClosedError, DurabilityError, InternalError, NotSupportedError, ReadOnlyError, StorageError
 from ..pieces import Entry, Ref
+from ..step import insist
 from . import creation, lock
 from .catalog import Root, Tree
 from .checkpoint import Draft, Places, Written, build_space, places, plain, root_place
 from .extents import Extents
 from .layer import File, FileLayer
-from .recovery import Frame, LogFile, State, read_logs, recover
-from .shrinking import shrink
+from .recovery import Frame, LogFile, State, cut_torn_page, read_logs, recover
+from .shrinking import shrink, trim
 from .space import Space
-from .superblock import PAGE, PREAMBLE, StaticHeader, Superblock, read_static, write_holder, write_slot
-from .wal import Mark, Wal, WalHeader, refused
+from .superblock import PAGE, PREAMBLE, StaticHeader, Superblock, read_slots, read_static, write_holder, write_slot
+from .wal import Mark, Wal, WalHeader, refused, wal_path
 
 __all__ = ["Frame", "Options", "Store"]
 
@@ -98,6 +100,7 @@ class Store:
         self.path = path
         self.read_only = options.read_only
         self.failed: Optional[BaseException] = None
+        self._unsaid = DurabilityError(f"{path} could not be put on stable storage")  # if there is no memory for more
         self.full: Callable[[], None] = _nothing
         self.broken: Callable[[BaseException], None] = _nothing
         self.alone: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -125,7 +128,7 @@ class Store:
     @classmethod
     def open(cls, path: str, options: Options) -> Store:
         """Open a database; everything is released where that fails. LockedError, CorruptionError, NotSupportedError,
-        OSError.
+        DurabilityError, OSError.
         """
         layer, path = options.layer, creation.resolved(options.layer, path)
         claim = lock.acquire(layer, path, not options.read_only, options.timeout)
@@ -167,6 +170,9 @@ class Store:
             write_holder(self.file, os.getpid())
         except OSError:
             pass  # it is for messages only
+        cut_torn_page(self.extents)
+        if state.generation <= creation.AS_MADE:  # whoever made it may have died, or failed, before this
+            creation.sync_name(self.layer, self.path)
         if not state.settled and not state.frames:
             self._settle_slots(self._root_ref(), self.root)
 
@@ -217,7 +223,7 @@ class Store:
         log = self.log
         return {
             "file_bytes": self.file.size(),
-            "wal_bytes": 0 if self.wal is None else self.wal.bytes,
+            "wal_bytes": self._wal_bytes(),
             "live_bytes": (space.high_water if self._spaced else block.high_water) - PREAMBLE - spare,
             "free_bytes": spare + behind,
             "last_checkpoint": _moment(block.time),
@@ -225,6 +231,13 @@ class Store:
             "lsn": self._lsn if log is None else log.lsn,
             "durable_lsn": self._lsn if log is None else log.durable_lsn,
         }
+
+    def _wal_bytes(self) -> int:
+        """The size of the log's files, those that another handle has left too."""
+        if self.started:
+            return self._wal().bytes
+        paths = [wal_path(self.path, parity) for parity in (0, 1)]
+        return sum(self.layer.size(path) for path in paths if self.layer.exists(path))
 
     # -- whether it may be used -----------------------------------------------------
     def _alive(self) -> None:
@@ -246,16 +259,20 @@ class Store:
         """Stable storage failed: nothing is written or promised from here on. Returns what to raise."""
         problem = self.failed
         if problem is None:
-            problem = DurabilityError(
-                f"{self.path} could not be put on stable storage ({error}); what of the last writes is there is known "
-                f"only after opening it again"
-            )
-            if isinstance(error, OSError):
-                problem.errno = error.errno
+            problem = self._unsaid
+            try:
+                problem = DurabilityError(
+                    f"{self.path} could not be put on stable storage ({error}); what of the last writes is there is "
+                    f"known only after opening it again"
+                )
+                if isinstance(error, OSError):
+                    problem.errno = error.errno
+            except MemoryError:
+                pass
             self.failed = problem
             if self.wal is not None:
                 self.wal.log.limit = 0
-            self.broken(problem)
+            insist(partial(self.broken, problem))
         return problem if isinstance(problem, DurabilityError) else DurabilityError(str(problem))
 
     # -- what the log asks for ---------------------------------------------------------
@@ -298,7 +315,7 @@ class Store:
         """Write a superblock to the slot that is not the newest, on stable storage. Whatever fails here poisons."""
         block = block._replace(slot=1 - self.block.slot, generation=self.generation + 1, time=time.time_ns() // 1000)
         try:
-            write_slot(self.file, block)
+            insist(partial(write_slot, self.file, block))
             self.file.sync()
             self.block, self.generation = block, block.generation
         except BaseException as error:
@@ -340,10 +357,14 @@ class Store:
 
     # -- writing ---------------------------------------------------------------------------
     def _ensure_space(self) -> None:
-        """Find out what is free, before the first extent is written."""
+        """Find out what is free, before the first extent is written or where a change of it was cut short."""
+        older = self._older
         if self._spaced:
-            return
-        self.extents.space = build_space(self.extents, self.tree, self.block, self._older, self.bulk, self._older_bulk)
+            if not self.extents.space.doubtful:
+                return
+            blocks = read_slots(self.file, self.static.uuid)
+            older = next((block for block in blocks if block.slot != self.block.slot), None)
+        self.extents.space = build_space(self.extents, self.tree, self.block, older, self.bulk, self._older_bulk)
         self._spaced = True
 
     def write(self, key: int, entry: Entry) -> Entry:
@@ -401,9 +422,13 @@ class Store:
             if isinstance(error, OSError) and not isinstance(error, (StorageError, DurabilityError)):
                 raise refused(error, f"the checkpoint of {self.path} failed, nothing is lost") from error
             raise
-        unused = self._unused_bulk(changed)
         self.sync_draft(draft)
-        self.publish(written, unused)
+        try:
+            self.publish(written, self._unused_bulk(changed))
+        except BaseException:
+            if self.failed is None and self.root is not written.root:
+                draft.forget()
+            raise
         return stored
 
     def _reuse_waiting(self) -> None:
@@ -435,20 +460,23 @@ class Store:
             raise
 
     def publish(self, written: Written, unused: Places) -> None:
-        """The superblock, and from there on no way back: whatever fails poisons."""
+        """The superblock, and from there on no way back: whatever fails poisons. What fails before it does not."""
         wal = self._wal()
+        released = written.released | {root_place(self.block)} | unused
+        block = self._next_block(written.ref, clean=False)
+        header = WalHeader(block.uuid, block.epoch, block.lsn + 1, block.frame_crc, block.salt)
+        switch = partial(wal.switch, header)
         try:
-            released = written.released | {root_place(self.block)} | unused
             if wal.started:
-                block = self._next_block(written.ref, clean=False)
                 with wal.lock:
                     self._write_block(block)
                     self._take(written, released)
-                    wal.switch(WalHeader(block.uuid, block.epoch, block.lsn + 1, block.frame_crc, block.salt))
+                    insist(switch)
                 self._epoch = block.epoch
             else:
                 self._settle_slots(written.ref, written.root)
                 self._take(written, released)
+                self._older_bulk = set()
                 self.extents.space.promote()
         except BaseException as error:
             problem = self.poison(error)
@@ -458,13 +486,17 @@ class Store:
 
     def _take(self, written: Written, released: Places) -> None:
         """The new root is the database: what the slot overwritten reached is free, what the other one reaches waits."""
+        space = self.extents.space
         self.root = written.root
         self.tree.top = written.root.top
-        self.bulk, self.bulk_bytes = set(), 0
-        space = self.extents.space
-        space.promote()
-        for place in sorted(released):
-            space.wait(*place)
+        self.bulk_bytes = 0
+        try:
+            self._older_bulk, self.bulk = self.bulk, set()
+            space.promote()
+            for place in sorted(released):
+                space.wait(*place)
+        except MemoryError:
+            space.doubt()  # what is free is found out anew when it is needed
 
     # -- the log -----------------------------------------------------------------------------
     def settle(self) -> None:
@@ -525,7 +557,11 @@ class Store:
             self._write_block(block)
             self._write_block(block)
             wal.stop()
-        self._remove_logs(wal)
+            self._remove_logs(wal)
+            if self._spaced:
+                trim(self)
+        else:
+            self._remove_logs(wal)
 
     def _remove_logs(self, wal: Wal) -> None:
         """Nothing needs the log files: the slots are clean. Those of another database stay."""
@@ -572,6 +608,7 @@ class Store:
         """The same root in the other slot too."""
         high_water = self.extents.space.high_water
         self._write_block(self.block._replace(high_water=high_water, file_length=high_water))
+        self._older_bulk = set()
         self.extents.space.promote()
 
 

@@ -14,9 +14,11 @@ import time
 import weakref
 import zlib
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from ..errors import ClosedError, DurabilityError, StorageError
+from ..step import insist
 from .layer import File, FileLayer
 from .superblock import MOST
 
@@ -44,9 +46,9 @@ def wal_path(path: str, epoch: int) -> str:
     return f"{path}-wal{epoch & 1}"
 
 
-def refused(error: OSError, what: str) -> StorageError:
+def refused(error: OSError, what: str, hint: Optional[str] = None) -> StorageError:
     """The StorageError for an OSError; it has the same ``errno``."""
-    problem = StorageError(f"{what}: {error.strerror or error}")
+    problem = StorageError(f"{what}: {error.strerror or error}", hint=hint)
     problem.errno, problem.strerror, problem.filename = error.errno, error.strerror, error.filename
     return problem
 
@@ -277,7 +279,7 @@ class Wal:
     def _failed(self, error: OSError) -> None:
         """A write failed: whatever part of it is in the file must not be found there."""
         with self.lock:
-            self._erase(self.log.written, self.log.limit)
+            self._insist(partial(self._erase, self.log.written, self.log.limit))
         raise refused(error, f"the log of {self.path} cannot be written, nothing of this write is kept") from error
 
     def _erase(self, begin: int, end: int) -> None:
@@ -374,7 +376,11 @@ class Wal:
         try:
             if self.data_waits:
                 self.data_waits = False
-                self._owner.sync_data()
+                try:
+                    self._owner.sync_data()
+                except BaseException:
+                    self.data_waits = True
+                    raise
             self.file.sync()
         except OSError as error:
             raise self._owner.poison(error) from error
@@ -481,11 +487,19 @@ class Wal:
     def rollback_to(self, mark: Mark) -> None:
         """Forget the frames made since ``mark``, in the file too. DurabilityError: they may still be there."""
         with self.lock:
+            erase = partial(self._erase, mark[2], self.log.written)
             gone = self.log.rollback(mark)
             self._base = min(self._base, mark[0])
             if gone:
-                self._erase(mark[2], mark[2] + gone)
+                self._insist(erase)
                 self.log.durable_lsn = min(self.log.durable_lsn, mark[0])
+
+    def _insist(self, erase: Callable[[], None]) -> None:
+        """Frames that are forgotten must not stay in the file, whether there is memory or not."""
+        try:
+            insist(erase)
+        except MemoryError as error:
+            raise self._owner.poison(error) from error
 
 
 def _round(size: int) -> int:
