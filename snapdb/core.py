@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import operator
 import os
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
-from . import _ext
-from .columnar import ColumnarTable
+from .absent import Absent
 from .constraints import UniqueKeys
 from .errors import (
     ClosedError,
     CorruptionError,
     DurabilityError,
     InternalError,
-    LockedError,
     NotFoundError,
     NotSupportedError,
     ReadOnlyError,
@@ -33,8 +29,7 @@ from .errors import (
 )
 from .interrupts import Uninterrupted
 from .journal import Journal
-from .rowstore import RowTable
-from .scan import name_list
+from .opening import MEMORY, Opened, check, file_name, for_copy, open_file, open_memory
 from .schema import Schema
 from .table import Change, Staged
 from .transaction import Transaction, Transactions
@@ -42,16 +37,11 @@ from .transaction import Transaction, Transactions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .tablefile import Opening, TableFile
+    from .tablefile import TableFile
 
 __all__ = ["SnapDB"]
 
-MEMORY = ":memory:"
-ENGINES = ("row", "columnar")
-_PATIENCE = 0.05  # seconds between two tries to get a lock
-DURABILITY = ("full", "normal", "none")
 Row = dict[str, Any]
-_EXAMPLE = "such as Schema([ColumnDef('id', 'i64'), ColumnDef('name', 'str')])"
 
 
 class SnapDB:
@@ -69,8 +59,8 @@ class SnapDB:
     seconds to wait for a lock, ``mmap=False`` reads instead of mapping.
 
     Raises SchemaError for a bad schema, SchemaMismatchError where the stored one differs, FileNotFoundError where there
-    is no file and no schema, LockedError where it is open elsewhere, CorruptionError for damage. A context manager:
-    leaving it closes.
+    is no file and no schema, or no folder, LockedError where it is open elsewhere, CorruptionError for damage. A
+    context manager: leaving it closes.
     """
 
     def __init__(
@@ -93,129 +83,42 @@ class SnapDB:
         timeout: float = 0.0,
         mmap: bool = True,
     ) -> None:
-        self._engine: Any = _Absent(f"database {str(path)!r} was not opened")
-        _check_options(path, durability, timeout, metrics=metrics, cdc=cdc, encryption_key=encryption_key)
-        if schema is not None and not isinstance(schema, Schema):
-            raise SchemaError(f"schema must be a Schema, not {type(schema).__name__}, {_EXAMPLE}")
-        if storage_type is not None and storage_type not in ENGINES:
-            raise SchemaError(f"storage_type must be 'row' or 'columnar', not {storage_type!r}")
-        _check_page_size(page_size)
+        self._engine: Any = Absent(f"database {str(path)!r} was not opened")
         hints = {"dict_columns": dict_columns, "delta_columns": delta_columns, "for_columns": for_columns}
-        options = {name: None if names is None else list(name_list(name, names)) for name, names in hints.items()}
+        wanted = check(
+            path, schema, page_size, storage_type, hints, durability, read_only, timeout, mmap,
+            metrics=metrics, cdc=cdc, encryption_key=encryption_key,
+        )  # fmt: skip
         self.durability = durability
-        self._mmap = bool(mmap)
-        self._read_only = bool(read_only)
+        self._read_only = wanted.read_only
         self._file: Optional[TableFile] = None
-        self._journal = Journal()
-        name = os.fsdecode(os.fspath(path))
-        self.path: Union[str, Path] = name
-        if name == MEMORY:
-            self._open_memory(schema, page_size, storage_type, options)
+        self.path: Union[str, Path] = wanted.path
+        if wanted.path == MEMORY:
+            self._take(open_memory(wanted))
         else:
-            self._open_file(schema, page_size, storage_type, options, timeout)
+            try:
+                open_file(wanted, self._take)
+            except BaseException:
+                self._abandon()  # a signal may have come when it was open already
+                raise
         self._bind()
 
-    def _open_memory(self, schema: Any, page_size: int, storage_type: Any, options: dict[str, Any]) -> None:
-        if schema is None:
-            raise SchemaError(f"a new database needs a schema, {_EXAMPLE}")
-        if self._read_only:
-            raise NotSupportedError("read_only= needs a database file: a table in memory starts empty")
-        self._describe(schema, page_size, storage_type or "row")
-        self._options = options
-        self._use(_make_table(schema, page_size, self.storage_type, options))
-
-    def _describe(self, schema: Schema, page_size: int, storage_type: str) -> None:
-        self.schema = schema
-        self.storage_type = storage_type
-        self.page_size = page_size
-
-    def _use(self, table: Any) -> None:
+    def _take(self, opened: Opened) -> None:
+        """Be the handle of this table."""
+        table, file = opened.table, opened.file
+        self.schema, self.storage_type, self.page_size = opened.schema, opened.storage_type, opened.page_size
+        self._description = opened.description
+        self._journal = Journal() if file is None else file.journal()
         self._unique = UniqueKeys(self.schema)
         self._transactions = Transactions(table, self._unique, self._journal)
+        if file is not None:
+            self._unique.stale(table)
+            self._watch(table, file)
         self._engine = table
 
-    def _open_file(
-        self, schema: Any, page_size: int, storage_type: Any, options: dict[str, Any], timeout: float
-    ) -> None:
-        until = time.monotonic() + timeout
-        opening = self._opening(str(self.path))
-        try:
-            while True:
-                try:
-                    with Uninterrupted():
-                        self._open_once(opening, schema, page_size, storage_type, options)
-                    return
-                except LockedError:
-                    if time.monotonic() >= until:
-                        raise
-                time.sleep(min(_PATIENCE, max(0.0, until - time.monotonic())))
-        except BaseException:
-            self._abandon()  # a signal may have come when it was open already
-            raise
-
-    def _open_once(
-        self, opening: Opening, schema: Any, page_size: int, storage_type: Any, options: dict[str, Any]
-    ) -> None:
-        """Make the file where there is none, take the lock, load. LockedError at once where it is taken."""
-        from . import tablefile  # a table in memory needs none of it
-
-        if tablefile.is_new(opening):
-            if schema is None or self._read_only:
-                missing = "to make one give a schema" + (" and no read_only" if self._read_only else "")
-                raise FileNotFoundError(errno.ENOENT, f"no database there; {missing}, {_EXAMPLE}", str(self.path))
-            self._create(opening, schema, page_size, storage_type or "row", options)
-        store = tablefile.Store.open(opening.path, opening.options)
-        try:
-            self._load(store, schema, storage_type, options)
-        except BaseException:
-            store.abandon()
-            raise
-
-    def _opening(self, path: str) -> Opening:
-        from .tablefile import Opening
-
-        kernel = _ext.backend(_ext.BACKEND).wal
-        return Opening(path, kernel, self.durability, self._read_only, 0.0, self._mmap)
-
-    def _copy_opening(self, path: str) -> Opening:
-        """How a copy is written, whatever this handle may do."""
-        from .tablefile import Opening
-
-        return Opening(path, _ext.backend(_ext.BACKEND).wal, "normal", False, 0.0, self._mmap)
-
-    def _create(self, opening: Opening, schema: Schema, page_size: int, storage_type: str, options: Any) -> None:
-        from .tablefile import Store
-
-        table = _make_table(schema, page_size, storage_type, options)  # refuses what cannot be made before any file is
-        description = _description(schema, page_size, storage_type, options)
-        try:
-            Store.create(opening.path, {**description, **table.header()}, opening.options)
-        except FileExistsError:
-            if not opening.layer.exists(opening.path):
-                raise  # a log is in the way
-            # somebody else was faster: open theirs
-
-    def _load(self, store: Any, schema: Any, storage_type: Any, options: dict[str, Any]) -> None:
-        """Build the table that the file describes."""
-        from . import tablefile
-
-        header = store.header
-        stored = tablefile.check_schema(header, store.path, schema, storage_type)
-        kept = tablefile.stored_options(header, store.path)
-        given = {name: kept.get(name) if names is None else names for name, names in options.items()}
-        self._options = given
-        self._describe(stored, tablefile.stored_page_size(header, store.path), header["storage_type"])
-        table = _make_table(stored, self.page_size, self.storage_type, given)
-        file = tablefile.TableFile(store, table, _description(stored, self.page_size, self.storage_type, given))
-        self._journal = file.journal()
-        try:
-            file.load()
-        except BaseException:
-            table.release()
-            raise
-        self._use(table)
-        self._unique.stale(table)
-        self._file = file
+    def _watch(self, table: Any, file: TableFile) -> None:
+        """Be told what the file wants, and let go of it when dropped."""
+        store = file.store
         # no reference back from what the store calls: a handle that is dropped must go
         handle = weakref.ref(self)
         store.broken = lambda error: _on_broken(handle(), error)
@@ -225,6 +128,7 @@ class SnapDB:
             store.alone = lambda: _alone(handle())
         self._finalizer = weakref.finalize(self, _dropped, store, table)
         self._finalizer.atexit = False
+        self._file = file
 
     def _bind(self) -> None:
         """Let single-row calls go straight to the engine's kernel: a Python frame between would cost more than
@@ -248,43 +152,40 @@ class SnapDB:
         is gone.
         """
         engine = self._engine
-        if isinstance(engine, _Absent):
+        if isinstance(engine, Absent):
             self._abandon()
             return
         with engine.writing(), Uninterrupted():  # waits for the transaction of another thread
             if self._transactions.is_open:
                 self._transactions.rollback()
             file = self._file
-            self._leave(self._closed())
+            closed = self._closed()
+            self._leave(closed)
             # whoever has the kernel's insert() still, or waits for its turn, must not write into what is gone
-            engine.attach(_closed_log(engine, self._closed()))
-            if file is not None:
-                self._finalizer.detach()
-                self._file = None
-                try:
+            engine.attach(_closed_log(engine, closed))
+            try:
+                if file is not None:
+                    self._finalizer.detach()
+                    self._file = None
                     file.close()
-                finally:
-                    engine.release()
+            finally:
+                engine.release(closed)
 
     def _abandon(self) -> None:
         """Let go of the file of a handle that failed."""
         file, self._file = self._file, None
         if file is not None:
             self._finalizer.detach()
-            self._leave(self._closed())
+            closed = self._closed()
+            self._leave(closed)
             self._transactions.disown()
             file.store.abandon()
-            table = file.table
-            if table.lock.acquire(blocking=False):  # in a forked child it may be that of a thread which is not there
-                try:
-                    table.release()
-                finally:
-                    table.lock.release()
+            _empty(file.table, closed)
 
-    def _closed(self) -> _Absent:
-        return _Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)")
+    def _closed(self) -> Absent:
+        return Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)")
 
-    def _leave(self, absent: _Absent) -> None:
+    def _leave(self, absent: Absent) -> None:
         self._engine = absent
         for name in ("get", "insert"):
             self.__dict__.pop(name, None)
@@ -297,7 +198,7 @@ class SnapDB:
         self.close()
 
     def __repr__(self) -> str:
-        if isinstance(self._engine, _Absent):
+        if isinstance(self._engine, Absent):
             return f"SnapDB({'closed' if self._engine.error is ClosedError else 'failed'})"
         return f"SnapDB({str(self.path)!r}, storage_type={self.storage_type!r}, rows={len(self)}, indexes=[])"
 
@@ -359,7 +260,7 @@ class SnapDB:
     def _open_engine(self) -> Any:
         """The engine; ClosedError where the database is closed. Reads nothing."""
         engine = self._engine
-        if isinstance(engine, _Absent):
+        if isinstance(engine, Absent):
             engine.refuse()
         return engine
 
@@ -550,7 +451,9 @@ class SnapDB:
         from .tablefile import copy_table
 
         engine = self._open_engine()
-        target = os.fsdecode(os.fspath(destination))
+        target = file_name(destination)
+        if target == MEMORY:
+            raise ValidationError(f"a backup is a file, not {MEMORY!r}")
         with engine.writing():
             self._open_engine()
             self._outside("backup")
@@ -559,9 +462,8 @@ class SnapDB:
                 file.checkpoint()
             is_whole = file is not None and not self._read_only
             entries = file.entries() if file is not None and is_whole else engine.entries()
-            description = _description(self.schema, self.page_size, self.storage_type, self._options)
-            header = {**description, **engine.header(), "id_generation": engine.generation}
-            copy_table(self._copy_opening(target), header, entries)
+            header = {**self._description, **engine.header(), "id_generation": engine.generation}
+            copy_table(for_copy(target), header, entries)
         return Path(target)
 
     def fsck(self, full: bool = True) -> dict[str, Any]:
@@ -752,50 +654,12 @@ class SnapDB:
         }
 
 
-class _Absent:
-    """Stands where the engine stood: whatever is asked of it says why it is not there."""
-
-    def __init__(self, message: str, error: type[SnapDBError] = ClosedError) -> None:
-        self.__dict__["message"] = message
-        self.__dict__["error"] = error
-
-    def refuse(self) -> NoReturn:
-        """Raise what everything asked of it raises."""
-        raise self.__dict__["error"](self.__dict__["message"])
-
-    def __getattr__(self, name: str) -> NoReturn:
-        self.refuse()
-
-    def __len__(self) -> int:
-        return self.refuse()
-
-
-def _make_table(schema: Schema, page_size: int, storage_type: str, options: Mapping[str, Any]) -> Any:
-    """An empty table of the engine asked for."""
-    if storage_type == "columnar":
-        return ColumnarTable(MEMORY, schema, **options)
-    for names in options.values():
-        for name in names or ():
-            schema.index(name)  # hints have no effect on rows, but a misspelt one is still a mistake
-    return RowTable(schema, page_size)
-
-
-def _description(schema: Schema, page_size: int, storage_type: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file keeps of a table besides its rows."""
-    return {
-        "storage_type": storage_type,
-        "page_size": page_size,
-        "schema": schema.to_json(),
-        "options": {name: names for name, names in options.items() if names is not None},
-    }
-
-
 def _on_full(handle: Optional[SnapDB], due: bool = True) -> None:
     """The log is past its limit: fold it in. What goes wrong does not touch the write that came before."""
     if handle is None or not due:
         return
     engine, file = handle._engine, handle._file
-    if file is None or isinstance(engine, _Absent):
+    if file is None or isinstance(engine, Absent):
         return
     with engine.writing():
         if handle._transactions.is_open or handle._file is None or file.store.failed is not None:
@@ -818,23 +682,31 @@ def _quietly(handle: SnapDB, work: Callable[[], None]) -> None:
 def _alone(handle: Optional[SnapDB]) -> AbstractContextManager[Any]:
     """A block in which nobody else writes to the table of this handle."""
     engine = None if handle is None else handle._engine
-    return nullcontext() if engine is None or isinstance(engine, _Absent) else engine.writing()
+    return nullcontext() if engine is None or isinstance(engine, Absent) else engine.writing()
 
 
-def _closed_log(engine: Any, absent: _Absent) -> Any:
+def _closed_log(engine: Any, absent: Absent) -> Any:
     """A log that refuses every row."""
-
-    def refuse(*_: Any) -> NoReturn:
-        absent.refuse()
-
-    return engine.kernels.wal.Log(refuse, refuse, refuse, refuse)
+    return engine.kernels.wal.Log(*[absent.refuse] * 4)
 
 
 def _on_broken(handle: Optional[SnapDB], error: BaseException) -> None:
     """Stable storage failed: nothing that the handle says from here on could be trusted."""
     if handle is not None:
         kind = type(error) if isinstance(error, SnapDBError) else DurabilityError
-        handle._leave(_Absent(str(error), kind))
+        absent, file = Absent(str(error), kind), handle._file
+        handle._leave(absent)
+        if kind is ClosedError and file is not None and not handle._transactions.is_open:  # this is a forked child
+            _empty(file.table, absent)
+
+
+def _empty(table: Any, absent: Absent) -> None:
+    """Let go of the rows, where nobody is at work on them."""
+    if table.lock.acquire(blocking=False):  # in a forked child it may be that of a thread which is not there
+        try:
+            table.release(absent)
+        finally:
+            table.lock.release()
 
 
 def _dropped(store: Any, table: Any) -> None:
@@ -851,24 +723,3 @@ def _check_id(idx: Any, hint: str) -> None:
         operator.index(idx)
     except TypeError:
         raise ValueTypeError(f"a row id is an int, not {type(idx).__name__}", hint=hint) from None
-
-
-def _check_page_size(given: Any) -> None:
-    """The third argument by position is often meant for the engine; the row engine checks the number."""
-    if isinstance(given, str) and given in ENGINES:
-        raise SchemaError(f"page_size must be an int, not {given!r}; did you mean storage_type={given!r}?")
-
-
-def _check_options(path: Any, durability: Any, timeout: Any, **later: Any) -> None:
-    """Refuse what this version does not have, by name, before anything is made."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise ValidationError(f"path must be a str, a Path or {MEMORY!r}, not {type(path).__name__}")
-    if durability not in DURABILITY:
-        raise ValidationError(f"durability must be one of {', '.join(DURABILITY)}, not {durability!r}")
-    if not isinstance(timeout, (int, float)) or timeout != timeout or timeout < 0:
-        raise ValidationError(f"timeout is a number of seconds, 0 or more, not {timeout!r}")
-    if not os.fspath(path) or "\0" in os.fsdecode(os.fspath(path)):
-        raise ValidationError(f"path must name a file, not {path!r}")
-    for name, value in later.items():
-        if value:
-            raise NotSupportedError(f"{name}= needs a later version of SnapDB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import sys
 import threading
@@ -12,13 +13,15 @@ from typing import Any, Callable
 
 import pytest
 
-from snapdb import ColumnDef, Schema, SnapDB
+from snapdb import ColumnDef, Schema, SnapDB, _ext
 from snapdb.errors import ClosedError, CorruptionError, DurabilityError, SnapDBError, StorageError
 from snapdb.filejournal import FileJournal
+from snapdb.opening import for_copy
 from snapdb.storage import lock
-from snapdb.storage.store import Store
+from snapdb.storage.store import Options, Store
 from snapdb.storage.wal import Wal
 from snapdb.table import Table
+from snapdb.testing.layers import RecordingLayer
 
 pytestmark = pytest.mark.skipif(sys.platform in ("emscripten", "wasi"), reason="no threads")
 
@@ -77,6 +80,105 @@ def test_a_method_kept_from_before_the_close_writes_nothing(
     if where == "file":
         with SnapDB(place) as db:
             assert len(db) == 1
+
+
+@pytest.mark.parametrize("where", ["file", "read again", "unread", "memory", "empty"])
+def test_a_method_kept_from_before_the_close_reads_nothing(
+    tmp_path: Path, engine: str, backend_name: str, where: str
+) -> None:
+    """It said that there was no such row."""
+    place: Any = tmp_path / "t.snapdb" if where != "memory" else ":memory:"
+    db = SnapDB(place, SCHEMA, storage_type=engine)
+    if where != "empty":
+        db.batch_insert([{"k": k, "s": f"row {k}"} for k in range(3000)])
+        db.delete(7)
+    if where in ("read again", "unread"):
+        db.close()
+        db = SnapDB(place)
+    get, kernel = db.get, db._engine
+    if where in ("file", "read again", "memory"):
+        assert get(0) == {"k": 0, "s": "row 0"} and get(7) is None
+    db.close()
+    for idx in (0, 7, 2999, 3000, 1 << 17):
+        for call in (get, kernel.get, kernel.contains):
+            with pytest.raises(ClosedError, match="is closed: open it again"):
+                call(idx)
+    for late in (lambda: list(kernel.items()), kernel.select, lambda: kernel.lookup("k", 5)):
+        with pytest.raises(ClosedError):
+            late()
+
+
+def test_the_row_that_fills_the_tail_beside_a_close(tmp_path: Path, backend_name: str) -> None:
+    """It was in the file, and its insert said that the database was closed."""
+    place = tmp_path / "t.snapdb"
+    db = SnapDB(place, FIXED, storage_type="columnar")
+    db.batch_insert([{"k": k} for k in range(8191)])
+    port, engine = db._engine.port, db._engine
+    port.limit = engine.column_list[0].parts[-1][1].rows + 1
+    insert = db.insert
+    problems: list[BaseException] = []
+    with engine.writing():
+        port.paused = False  # let the row in, and its fold wait for the lock
+        thread = threading.Thread(target=lambda: problems.extend(in_threads(1, lambda _: insert({"k": 1}))))
+        thread.start()
+        until = time.monotonic() + (20 if backend_name == "c" else 0.1)  # the twin takes the lock for the row itself
+        while engine.rows < 8192 and time.monotonic() < until:
+            time.sleep(0.001)
+        if engine.rows == 8192:
+            db.close()
+    thread.join(20)
+    assert problems == []
+    db.close()
+    with SnapDB(place) as db:
+        assert len(db) == 8192
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_method_kept_from_before_a_fork_reads_nothing_in_the_child(path: Path) -> None:
+    """What it had not copied yet is in a map of the file, whose places the parent gives to other rows."""
+    with SnapDB(path) as db:
+        get = db.get
+        assert get(3) == {"k": 3, "s": "row 3"}
+        child = os.fork()
+        if not child:
+            try:
+                get(3)
+            except ClosedError as error:
+                os._exit(0 if "fork" in str(error) else 2)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert get(3) == {"k": 3, "s": "row 3"}
+
+
+def test_the_log_that_another_handle_has_left_counts(path: Path) -> None:
+    """A reader of it said that there was none."""
+    db = SnapDB(path, durability="full")
+    assert db.stats()["wal_bytes"] == 0
+    db.insert({"k": 1, "s": None})
+    size = db.stats()["wal_bytes"]
+    assert size == sum(Path(f"{path}-wal{parity}").stat().st_size for parity in (0, 1))
+    db._abandon()
+    with SnapDB(path, read_only=True) as db:
+        assert db.stats()["wal_bytes"] == size
+    with SnapDB(path) as db:
+        assert db.stats()["wal_bytes"] == size  # it was folded in, and stays until the first write or the close
+    with SnapDB(path) as db:
+        assert db.stats()["wal_bytes"] == 0
+
+
+def test_a_frame_without_a_beginning_is_not_added_to_the_transaction_before_it(backend_name: str) -> None:
+    """A ``__del__`` that writes during its own commit made one; the transaction was replayed twice with it."""
+    layer, kernel = RecordingLayer(record=False), _ext.backend(backend_name).wal
+    options = Options(layer, kernel, "full")
+    Store.create("x", {}, options)
+    store = Store.open("x", options)
+    for kind, flags in ((1, kernel.FIRST), (2, kernel.LAST), (3, 0), (4, kernel.LAST), (5, -1)):
+        store.log.append(kind, b"", flags)
+    store.abandon()
+    store = Store.open("x", options)
+    assert [frame.kind for frame in store.replay] == [1, 2, 3, 4, 5]
+    store.abandon()
 
 
 @pytest.mark.parametrize("level", ["normal", "full", "none"])
@@ -389,7 +491,7 @@ def test_views_are_kept_from_the_next_handle_however_theirs_ended(tmp_path: Path
 
     def opened() -> tuple[Store, memoryview]:
         """A handle's store and the first column's chunk in the file."""
-        store = Store.open(str(path), SnapDB._opening(db, str(path)).options._replace(read_only=end == "two readers"))
+        store = Store.open(str(path), for_copy(str(path)).options._replace(read_only=end == "two readers"))
         piece = store.tree.get(0).pieces[0]  # type: ignore[union-attr]
         assert piece.ref is not None
         return store, store.read(piece.ref)

@@ -387,7 +387,7 @@ ENGINES = {
     "columnar_view", "row_file", "rowstore", "segments", "table",
 }  # fmt: skip
 STORAGE = {"storage"}
-CORE = {"core", "tablefile", "filejournal", "records"}  # where engines and storage meet
+CORE = {"core", "opening", "tablefile", "filejournal", "records"}  # where engines and storage meet
 #: package parts that a part must not import; what stands nowhere here lies under the engines
 NEVER = {
     **dict.fromkeys(FACES, STORAGE | {"rowstore", "table"}),
