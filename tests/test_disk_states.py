@@ -182,8 +182,26 @@ def test_a_workload_of_a_user() -> None:
 
 def test_the_fixture(snapdb_crash: Callable[..., Report]) -> None:
     assert snapdb_crash(three, random_states=1, double_share=0.0, maps=True, path="some.db").states > 50
-    with pytest.raises(pytest.fail.Exception, match="a crash after operation .* shows commit"):
+    with pytest.raises(pytest.fail.Exception, match="a crash after operation .* shows commit .* violations in"):
         snapdb_crash(broken, random_states=1)
+
+
+def test_the_fixture_does_not_pass_over_nothing(snapdb_crash: Callable[..., Report]) -> None:
+    def elsewhere(session: Session) -> None:
+        with SnapDB("other.snapdb", SCHEMA) as db:
+            db.insert({"n": 1})
+
+    for workload in (elsewhere, lambda session: None):
+        with pytest.raises(pytest.fail.Exception, match=r"no database with session\.open"):
+            snapdb_crash(workload)
+
+
+def test_the_fixture_names_a_write_outside_a_commit(snapdb_crash: Callable[..., Report]) -> None:
+    def unsaid(session: Session) -> None:
+        session.open(SCHEMA, durability="full").insert({"n": 1})
+
+    with pytest.raises(pytest.fail.Exception, match=r"shows what was no commit, .* outside session\.commit"):
+        snapdb_crash(unsaid)
 
 
 def broken(session: Session) -> None:

@@ -251,7 +251,10 @@ class _Run:
         """Whether what was shown is allowed."""
         problem = found.problem
         if problem is None and not any(least <= at <= last for at in found.commits):
-            problem = f"shows commit {sorted(found.commits) or found.rows}, allowed are {least} to {last}"
+            shown = f"commit {sorted(found.commits)}" if found.commits else f"what was no commit, {found.rows}"
+            problem = f"shows {shown}; allowed are commits {least} to {last} of 0 to {len(self.recording.commits) - 1}"
+            if not found.commits:
+                problem += " (a write outside session.commit()?)"
         if problem is not None:
             self.violations.append(Violation(point, variant, problem))
         return problem is None

@@ -16,20 +16,23 @@ _LAYER = ("files", "maps", "space")
 @pytest.fixture
 def snapdb_crash() -> Callable[..., Report]:
     """``snapdb_crash(workload, **options)`` tries the disk states that a crash of the workload could have left, and
-    fails the test with the first that breaks the promise; else it returns the Report. Options are those of ``run``, and
-    ``path``, ``maps``, ``files`` and ``space`` of ``record``.
+    fails the test with the first that breaks the promise, or where the workload has opened nothing with
+    ``session.open()``; else it returns the Report. Options are those of ``run``, and ``path``, ``maps``, ``files`` and
+    ``space`` of ``record``.
     """
 
     def crash(workload: Workload, **options: Any) -> Report:
         __tracebackhide__ = True
         recording = record(workload, **{name: options.pop(name) for name in ("path", *_LAYER) if name in options})
+        if len(recording.commits) == 1:  # the state before anything was opened
+            pytest.fail("the workload opened no database with session.open(): there is nothing to try", pytrace=False)
         report = run(recording, **options)
         if report.violations:
             point, variant, message = report.violations[0]
             op = recording.log[point - 1]
             pytest.fail(
                 f"a crash after operation {point} of {len(recording.log)} ({op.kind} {op.path}), {variant}: {message} "
-                f"({len(report.violations)} such states of {report.states})",
+                f"({len(report.violations)} violations in {report.states} states)",
                 pytrace=False,
             )
         return report
