@@ -21,6 +21,7 @@ class Absent:
         raise self.__dict__["error"](self.__dict__["message"])
 
     resolve = refuse  # as a part of a column that is to be read
+    __rsub__ = refuse  # as the number of a table's deleted rows
 
     def __getattr__(self, name: str) -> NoReturn:
         self.refuse()

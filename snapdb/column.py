@@ -130,11 +130,15 @@ class Column:
         patched = base + tail.rows > 0
         if patched:
             work = self.open_rows(k)
-            self._blank(work, dead)
             used = min(SEGMENT - work.rows, more)
+            live = self._few((work.rows + used) // BLOCK * BLOCK, dead)
+            if live is None:
+                self._blank(work, dead)
             if extra is not None:
                 work.extend(extra, 0, used)
-            overlay = self._set_apart(work, work.rows // BLOCK * BLOCK, dead)
+            if live is not None:
+                overlay = {row: work.physical(row) for row in live.tolist()}
+                work = self._thinned(overlay, work, work.rows // BLOCK * BLOCK, dead)
             self._seal(work, 0, work.rows, parts, zones)
             zones[0] = _widened_all(zones[0], overlay)
         while extra is not None and used < more:
@@ -179,49 +183,85 @@ class Column:
         parts.append((chunk, tail))
         zones.append(zone)
 
-    def _blank(self, work: ColumnBuffer, dead: Optional[bytearray]) -> None:
-        """Give deleted rows, where they are many, the value of one live row (zero where none is): nobody reads them,
-        and equal values take no room.
+    def _blank(self, work: ColumnBuffer, dead: Optional[bytearray], start: int = 0) -> None:
+        """Give deleted rows from ``start`` on, where they are many, the value of one live row (zero where none is):
+        nobody reads them, and equal values take no room.
         """
-        if dead is None or self.kernels.mask.count(dead) * BLANK_SHARE < work.rows:
+        kernel = self.kernels.mask
+        if dead is None or kernel.count(dead) * BLANK_SHARE < work.rows:
             return
-        gone = [row for row in self.kernels.mask.ids(dead) if row < work.rows]
-        if len(gone) * BLANK_SHARE < work.rows:
+        mask = kernel.full(work.rows)
+        kernel.and_into(mask, memoryview(dead)[: len(mask)])
+        gone = [row for row in kernel.ids(mask) if row >= start] if start else kernel.ids(mask).tolist()
+        if len(gone) * BLANK_SHARE < work.rows - start:
             return
-        filler: Any = b"" if self.type.is_varlen else (0.0 if self.type.is_float else 0)
-        if len(gone) < work.rows:
-            held = set(gone)
-            filler = work.physical(next(row for row in range(work.rows) if row not in held))
-        work.patch(dict.fromkeys(gone, filler))
+        live = kernel.ids(self._live(work.rows, dead))
+        work.patch(dict.fromkeys(gone, work.physical(int(live[0])) if len(live) else self._zero()))
 
-    def _set_apart(self, work: ColumnBuffer, rows: int, dead: Optional[bytearray]) -> Optional[dict[int, Any]]:
+    def _live(self, rows: int, dead: bytearray) -> bytearray:
+        """The bitmap of the first ``rows`` rows that are not deleted."""
+        live: bytearray = self.kernels.mask.full(rows)
+        self.kernels.mask.andnot_into(live, memoryview(dead)[: len(live)])
+        return live
+
+    def _zero(self) -> Any:
+        return b"" if self.type.is_varlen else (0.0 if self.type.is_float else 0)
+
+    def _few(self, rows: int, dead: Optional[bytearray]) -> Optional[memoryview]:
         """The live ones of the first ``rows`` rows where they are few, to be overlaid: all these rows are equal then
-        and take no room. ``work`` is blanked by now.
+        and take no room. None where they are not.
         """
         if dead is None or not rows:
             return None
-        kernel = self.kernels.mask
-        live = kernel.full(rows)
-        kernel.andnot_into(live, memoryview(dead)[: len(live)])
-        count = kernel.count(live)
-        if not count or count * SPARSE_SHARE > rows:
+        live = self._live(rows, dead)
+        if self.kernels.mask.count(live) * SPARSE_SHARE > rows:
             return None
-        apart = {row: work.physical(row) for row in kernel.ids(live).tolist()}
-        work.patch(dict.fromkeys(apart, next(iter(apart.values()))))
-        return apart
+        found: memoryview = self.kernels.mask.ids(live)
+        return found
+
+    def _thinned(self, apart: dict[int, Any], work: ColumnBuffer, rows: int, dead: Optional[bytearray]) -> ColumnBuffer:
+        """So many equal rows, and behind them those of ``work``."""
+        thin = self._equal(apart, rows)
+        thin.extend(work, rows)
+        self._blank(thin, dead, rows)
+        return thin
+
+    def _equal(self, apart: dict[int, Any], rows: int) -> ColumnBuffer:
+        """So many rows of one value, that of a row that is apart."""
+        found = self.new_buffer()
+        found.append(next(iter(apart.values()), self._zero()))
+        while found.rows < rows:
+            more = self.new_buffer()
+            more.extend(found)
+            found.extend(more, 0, min(more.rows, rows - more.rows))
+        return found
 
     def publication(self, staged: Staged) -> list[Call]:
-        """The calls that make a staged state the column's own, for one step."""
+        """The calls that make a staged state the column's own, for one step. Whoever looks in between sees the values
+        that the rows have.
+        """
         found = [
+            *self._covering(staged.k, staged.overlay),
             assign(self.parts, slice(staged.k, None), staged.parts),
             assign(self.zones, slice(staged.k, None), staged.zones),
         ]
         if staged.patched:
-            found += [partial(self.overlays.pop, k) for k in self.overlays if k >= staged.k]
+            kept = [staged.k] if staged.overlay else []
+            found += [partial(self.overlays.pop, k) for k in self.overlays if k >= staged.k and k not in kept]
             found += [partial(self.updates.pop, k) for k in self.updates if k >= staged.k]
             if staged.overlay:
                 found.append(assign(self.overlays, staged.k, staged.overlay))
         return found + self.forgetting_flat()
+
+    def _covering(self, k: int, apart: Optional[dict[int, Any]]) -> list[Call]:
+        """The calls that overlay the rows that the next parts of segment k have no values of, while it still has its
+        parts: they read the same, and its zone map stays true.
+        """
+        if not apart:
+            return []
+        zone = self.zones[k]
+        wide: list[Call] = [] if zone is None else [assign(self.zones, k, zone._replace(exact=False, total=None))]
+        return [*wide, assign(self.overlays, k, {**self.overlays.get(k, {}), **apart})]
 
     def forgetting_flat(self) -> list[Call]:
         """Drop the flat copy: it is of the rows before this write (who holds it keeps it)."""
@@ -280,18 +320,26 @@ class Column:
         if sealed is None:
             self.updates[k] = 0
             return
-        work = sealed.decode()
         overlay = self.overlays.get(k, {})
-        work.patch({row: value for row, value in overlay.items() if row < sealed.rows})
-        self._blank(work, dead)
-        apart = self._set_apart(work, work.rows, dead)
+        live = self._few(sealed.rows, dead)
+        apart: dict[int, Any] = {}
+        if live is None:
+            work = sealed.decode()
+            work.patch({row: value for row, value in overlay.items() if row < sealed.rows})
+            self._blank(work, dead)
+        else:
+            apart = dict(zip(live.tolist(), map(sealed.gather(live).physical, range(len(live)))))
+            apart.update({row: overlay[row] for row in overlay.keys() & apart.keys()})
+            work = self._equal(apart, sealed.rows)
         chunk, zone = self.kernels.codecs.encode(work, 0, work.rows, self.hints.prefer)
-        rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
         zone = _widened_all(zone, apart)
-        rest.update(apart or {})
+        rest = {row: value for row, value in overlay.items() if row >= sealed.rows}
+        rest.update(apart)
         changed = assign(self.overlays, k, rest) if rest else partial(self.overlays.pop, k, None)
         fresh = assign(self.updates, k, 0)
-        carry_out((), [assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed, fresh])
+        # what needs memory stands first: where it fails there, nothing that is read has changed
+        first = [*self._covering(k, apart), fresh]
+        carry_out(first, [assign(self.parts, k, (chunk, tail)), assign(self.zones, k, zone), changed])
 
     def dropping(self, k: int) -> list[Call]:
         """The calls that give back the space of a segment without a live row, for one step."""
@@ -603,9 +651,14 @@ def _widened(zone: Zone, value: Any) -> Zone:
 
 def _widened_all(zone: Any, overlay: Optional[dict[int, Any]]) -> Any:
     """A zone map that also covers the values of an overlay."""
-    for value in (overlay or {}).values():
+    if not overlay:
+        return zone
+    known = [value for value in overlay.values() if value is not None]
+    values = [value for value in known if value == value]
+    for value in (min(values), max(values)) if values else ():
         zone = _widened(zone, value)
-    return zone
+    nulls, nans = zone.nulls + len(overlay) - len(known), zone.nans + len(known) - len(values)
+    return zone._replace(exact=False, nulls=nulls, nans=nans, total=None)
 
 
 def piece_chunks(column: Column, part: Any, overlay: Optional[dict[int, Any]], size: Optional[int]) -> list[Any]:

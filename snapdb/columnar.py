@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable, Optional, Union
 
@@ -23,13 +22,13 @@ from .columnar_base import ColumnarBase
 from .columnar_file import Record, all_deleted, halves, pieces_of
 from .columnar_undo import Undo
 from .columnar_view import ColumnarView
-from .errors import ClosedError, CorruptionError, InternalError
+from .errors import ClosedError, CorruptionError, DurabilityError, InternalError
 from .pieces import Bulk, Entry, Source
 from .scan import live_buffers, name_list, pick
 from .schema import ColumnDef, Schema
 from .segments import SegmentFile, Unread, counters
-from .step import Call, assign, calls, carry_out, insist, run
-from .table import Change, Staged
+from .step import Call, Half, assign, calls, carry_out, insist, run
+from .table import Alone, Change, Staged
 
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
 
@@ -90,6 +89,7 @@ class ColumnarTable(ColumnarBase):
         self._blanked: dict[int, int] = {}  # segment -> its deleted rows when it was last sealed without their values
         self._file: Optional[SegmentFile] = None
         self._undo: Optional[Undo] = None
+        self._torn = Absent(f"memory ran out in the middle of a change of table {name!r}", DurabilityError)
         self.port = self.kernels.tail.RowPort(
             self.codec,
             [column.parts for column in self.column_list],
@@ -107,8 +107,12 @@ class ColumnarTable(ColumnarBase):
 
     def insert(self, row: Mapping[str, Any]) -> int:
         """Append one row; returns its id."""
-        idx: int = self.port.insert(row)
-        return idx
+        try:
+            idx: int = self.port.insert(row)
+            return idx
+        except Half:
+            self._tear()
+            raise
 
     def _insert_slowly(self, row: Mapping[str, Any]) -> int:
         """An insert that met a write of more than one step, or a full tail: wait for its turn."""
@@ -122,7 +126,11 @@ class ColumnarTable(ColumnarBase):
         with self.writing():
             self.make_room()
             self._touch_tail()
-            run(calls([*first, partial(self.port.append_values, values)]))
+            try:
+                run(calls([*first, partial(self.port.append_values, values)]))
+            except Half:
+                self._tear()
+                raise
 
     def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append rows, all or none; returns the first one's id."""
@@ -140,7 +148,8 @@ class ColumnarTable(ColumnarBase):
             if staged.rows:
                 states = [c.staged(b, self.deleted[-1]) for c, b in zip(self.column_list, staged.buffers)]
                 self.touch_open(states)
-                carry_out(first, [*self.publication(states, start + staged.rows, len(self.deleted)), *then])
+                published = self.publication(states, start + staged.rows, len(self.deleted))
+                self._step(first, [*published, *then])
             return start
 
     def publication(self, states: list[ColumnStaged], rows: int, known: int) -> list[Call]:
@@ -154,15 +163,17 @@ class ColumnarTable(ColumnarBase):
 
     def _fold(self) -> None:
         """Fold the tail into the sealed part of the open segment."""
-        with self._paused():
+        with self.writing():
             states = [column.staged(None, self.deleted[-1]) for column in self.column_list]
             self.touch_open(states)
-            carry_out((), self.publication(states, self.port.rows, len(self.deleted)))
+            self._step((), self.publication(states, self.port.rows, len(self.deleted)))
 
     def _tail_full(self) -> None:
         with self.lock:
             try:
                 self.make_room()
+            except Half:
+                raise
             except MemoryError:
                 # the row is in and stays in; the next insert finds a full tail, takes the slow way and folds first
                 self._warn("no memory to fold the tail of table %r, trying again at the next insert")
@@ -174,26 +185,36 @@ class ColumnarTable(ColumnarBase):
         if tail.rows >= self.port.limit:
             self._fold()
 
-    @contextmanager
-    def _paused(self) -> Iterator[None]:
-        """Inserts of other threads wait, for a write of more than one step. The lock is held."""
-        was = self.port.paused
-        try:
-            self.port.paused = True
-            yield
-        finally:
-            self.port.paused = was
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """The table to oneself, inserts of single rows included."""
-        with self.lock, self._paused():
-            yield
+    def writing(self) -> Alone:
+        return Alone(self.lock, self.port)
 
     def _warn(self, message: str) -> None:
-        import logging  # not at the top: it would be a third of the cost of importing SnapDB
+        try:
+            import logging  # not at the top: it would be a third of the cost of importing SnapDB
 
-        logging.getLogger("snapdb").warning(message, self.name)
+            logging.getLogger("snapdb").warning(message, self.name)
+        except MemoryError:
+            pass  # what is done is done
+
+    def _step(self, first: Sequence[Call], then: Sequence[Call], *items: Any) -> None:
+        """``carry_out``; where there is no memory to go to its end nor back, nothing is told of the table any more."""
+        try:
+            carry_out(first, then, *items)
+        except Half:
+            self._tear()
+            raise
+
+    def _tear(self) -> None:
+        """The table is changed in part: from here on it refuses every call."""
+        with self.lock:
+            try:
+                insist(partial(self.release, self._torn))
+            except Half:  # in place, which takes no memory
+                for column in self.column_list:
+                    for k in range(len(column.parts)):
+                        column.parts[k] = self._torn
+            torn: Any = self._torn
+            self._file = self.deleted_rows = torn
 
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into a live row; KeyError where there is none."""
@@ -213,29 +234,47 @@ class ColumnarTable(ColumnarBase):
                     self.column_list[j].widen(idx >> 16, idx & (SEGMENT - 1), value)
             done = [False]
             try:
-                carry_out(first, [*then, assign(done, 0, True)], self.port.amend, changes, True)
-            except BaseException:
-                for j, k, overlay in () if done[0] else before:
-                    insist(partial(self.column_list[j].restore_overlay, k, overlay))
+                try:
+                    carry_out(first, [*then, assign(done, 0, True)], self.port.amend, changes, True)
+                except BaseException:
+                    for j, k, overlay in () if done[0] else before:
+                        insist(partial(self.column_list[j].restore_overlay, k, overlay))
+                    raise
+            except Half:
+                self._tear()
                 raise
-            self._reseal(touched)
+            try:
+                self._afterwards(self._reseal, touched, "update")
+            except Half:
+                raise
+            except MemoryError:
+                pass  # there is none to call it, nor to say so
+
+    def _afterwards(self, work: Callable[[Any], None], what: Any, next_time: str) -> None:
+        """Seal anew after a write that is done and stays: no memory is no error, but for a table left in between."""
+        try:
+            work(what)
+        except Half as error:
+            try:
+                self._tear()
+            finally:
+                raise error
+        except MemoryError:
+            self._warn(f"no memory to seal table %r anew, trying again at the next {next_time}")
 
     def _reseal(self, touched: Iterable[tuple[int, int]]) -> None:
         """Seal anew the segments that have many updated rows."""
         worn = [(j, k) for j, k in touched if self.column_list[j].wants_reseal(k)]
         worn.sort(key=lambda place: (-self.column_list[place[0]].updates[place[1]], place))
-        try:
-            for j, k in worn:
-                column = self.column_list[j]
-                if self._has_resealed and not column.wants_reseal(k, OVERDUE):
-                    continue  # one between two checkpoints: a file need not have room for two states of everything
-                self._has_resealed = self._file is not None
-                if k == len(column.parts) - 1 and column.part(k)[1].rows >= BLOCK:
-                    self._fold()  # the updated rows of a long tail go with it; it is the tail of every column
-                elif column.wants_reseal(k):
-                    column.reseal(k, self.deleted[k])
-        except MemoryError:
-            self._warn("no memory to seal table %r anew, trying again at the next update")
+        for j, k in worn:
+            column = self.column_list[j]
+            if self._has_resealed and not column.wants_reseal(k, OVERDUE):
+                continue  # one between two checkpoints: a file need not have room for two states of everything
+            self._has_resealed = self._file is not None
+            if k == len(column.parts) - 1 and column.part(k)[1].rows >= BLOCK:
+                self._fold()  # the updated rows of a long tail go with it; it is the tail of every column
+            elif column.wants_reseal(k):
+                column.reseal(k, self.deleted[k])
 
     def delete(self, idx: int) -> None:
         """Delete a live row; KeyError where there is none."""
@@ -257,33 +296,35 @@ class ColumnarTable(ColumnarBase):
                 partial(setattr, self, "deleted_rows", self.deleted_rows + sum(gone for gone, _ in removals)),
                 partial(setattr, self, "_deletions", self._deletions + 1),
             ]
-            carry_out(first, [*[call for _, found in removals for call in found], *counts, *then])
-            self._reseal_dead(by_segment)
+            self._step(first, [*[call for _, found in removals for call in found], *counts, *then])
+            try:
+                self._afterwards(self._reseal_dead, by_segment, "deletion")
+            except Half:
+                raise
+            except MemoryError:
+                pass  # there is none to call it, nor to say so
 
     def _reseal_dead(self, ks: Iterable[int]) -> None:
         """Seal anew the segments of which another quarter is deleted, or as many rows as are left: what nobody reads
         should take no room.
         """
-        try:
-            for k in ks:
-                dead = self.deleted[k]
-                if dead is None or self.column_list[0].parts[k] is None:
-                    self._blanked.pop(k, None)
-                    continue
-                count, rows = self.kernels.mask.count(dead), self.segment_rows(k)
-                more = count - self._blanked.get(k, 0)
-                if more * BLANK_SHARE < max(rows, BLOCK) and more < max(rows - count, rows >> 5, BLOCK):
-                    continue
-                if k == len(self.deleted) - 1 and self.column_list[0].part(k)[1].rows >= BLOCK:
-                    self._fold()
-                else:
-                    self._touch_all((j, k) for j in range(len(self.column_list)))
-                    for column in self.column_list:
-                        column.part(k)
-                        column.reseal(k, dead)
-                self._blanked[k] = count
-        except MemoryError:
-            self._warn("no memory to seal table %r anew, trying again at the next deletion")
+        for k in ks:
+            dead = self.deleted[k]
+            if dead is None or self.column_list[0].parts[k] is None:
+                self._blanked.pop(k, None)
+                continue
+            count, rows = self.kernels.mask.count(dead), self.segment_rows(k)
+            more = count - self._blanked.get(k, 0)
+            if more * BLANK_SHARE < max(rows, BLOCK) and more < max(rows - count, rows >> 5, BLOCK):
+                continue
+            if k == len(self.deleted) - 1 and self.column_list[0].part(k)[1].rows >= BLOCK:
+                self._fold()
+            else:
+                self._touch_all((j, k) for j in range(len(self.column_list)))
+                for column in self.column_list:
+                    column.part(k)
+                    column.reseal(k, dead)
+            self._blanked[k] = count
 
     def _removal(self, k: int, rows: list[int]) -> tuple[int, list[Call]]:
         """How many rows of segment k this deletes, and the calls that do it, for one step."""
@@ -328,7 +369,7 @@ class ColumnarTable(ColumnarBase):
                 partial(setattr, self, "_deletions", self._deletions + 1),
                 *self._renumbering(len(states[0].parts)),
             ]
-            carry_out(first, [*emptied, *self.publication(states, buffers[0].rows, 1), *then])
+            self._step(first, [*emptied, *self.publication(states, buffers[0].rows, 1), *then])
             return max(0, before - self.memory_usage())
 
     # -- what a transaction and a file have to know ---------------------------

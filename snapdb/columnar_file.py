@@ -9,7 +9,7 @@ import struct
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
-from ._ext._common import BLOCK, DATE, DATETIME, FLOATS, LIMITS, SEGMENT, VARLEN, Zone, mask_bytes
+from ._ext._common import BLOCK, DATE, DATETIME, FLOATS, HEADER, LIMITS, SEGMENT, VARLEN, Zone, mask_bytes
 from .pieces import Entry, Piece, Ref
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELETED", "OVERLAY", "SEALED", "TAIL_ROWS", "Place", "Record", "Segment", "Sorted", "all_deleted", "bitmap_from",
-    "blank_rows", "check_times", "halves", "overlay_bytes", "overlay_from", "pieces_of", "placed", "sort_pieces",
-    "tail_from", "tokens_of", "zone_bytes", "zone_from",
+    "blank_rows", "check_parts", "check_times", "halves", "overlay_bytes", "overlay_from", "pieces_of", "placed",
+    "sort_pieces", "tail_from", "tokens_of", "zone_bytes", "zone_from",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -33,6 +33,7 @@ _ZONE = struct.Struct("<B3xIII")
 _PREFIX = 32  # bytes of a text bound
 _START = struct.Struct("<I")
 _COUNT = struct.Struct("<II")
+_TOTAL_BYTES, _TOTAL_AT = struct.Struct("<Q"), 64  # where a chunk's header says how long it is
 #: what Python's date and datetime can be, as physical values
 _TIMES = {DATE: (-719_162, 2_932_896), DATETIME: (-62_135_596_800_000_000, 253_402_300_799_999_999)}
 
@@ -312,6 +313,23 @@ def _in_parts(data: Any, token: Any, held: Any) -> list[Any]:
     view = memoryview(data)
     size = max(_PART, -(-view.nbytes // _PARTS))
     return [view[start : start + size] for start in range(0, view.nbytes, size)]
+
+
+def check_parts(first: Any, refs: Sequence[Ref]) -> None:
+    """Before the parts of a chunk are read and joined: ValueError where they cannot be those of the chunk whose first
+    one is ``first``.
+    """
+    if len(refs) > _PARTS:
+        raise ValueError(f"a chunk is in {len(refs)} parts, at most {_PARTS} are allowed")
+    if len(first) < HEADER:
+        raise ValueError(f"the first part of a chunk has {len(first)} bytes, its header {HEADER}")
+    (total,) = _TOTAL_BYTES.unpack_from(first, _TOTAL_AT)
+    size = sum(ref.length for ref in refs)
+    if size != total:
+        raise ValueError(f"the parts of a chunk have {size} bytes, it has {total}")
+    spans = sorted((ref.extent + ref.at, ref.length) for ref in refs)
+    if any(start + length > after for (start, length), (after, _) in zip(spans, spans[1:])):
+        raise ValueError("the parts of a chunk share bytes")
 
 
 def halves(part: Any) -> tuple[Any, Any]:

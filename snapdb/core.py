@@ -108,7 +108,8 @@ class SnapDB:
         table, file = opened.table, opened.file
         self.schema, self.storage_type, self.page_size = opened.schema, opened.storage_type, opened.page_size
         self._description = opened.description
-        self._journal = Journal() if file is None else file.journal()
+        handle = weakref.ref(self)  # no reference back: a handle that is dropped must go
+        self._journal = Journal(lambda error: _on_broken(handle(), error)) if file is None else file.journal()
         self._unique = UniqueKeys(self.schema)
         self._transactions = Transactions(table, self._unique, self._journal)
         if file is not None:

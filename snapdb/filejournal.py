@@ -26,6 +26,7 @@ class ReadOnlyJournal(Journal):
     """The journal of a handle that may not write: asking it for a step raises."""
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._path = path
 
     def _refuse(self, *args: Any) -> Step:
@@ -78,6 +79,7 @@ class FileJournal(Journal):
     """The journal of a table in a file. The caller has the table to itself from a step's making to its end."""
 
     def __init__(self, store: Store, table: Table, largest: int) -> None:
+        super().__init__()
         self._store = store
         self._writer = Writer(table, largest)
         self._inner = False

@@ -26,10 +26,11 @@ class Uninterrupted:
     raises in a thread from outside is not a signal and is not put off.
     """
 
-    __slots__ = ("_came", "_handlers")
+    __slots__ = ("_came", "_handlers", "_left")
 
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {}
+        self._left: list[tuple[int, Any]] = []  # to be put back
         self._came: list[tuple[int, Any]] = []
 
     def __enter__(self) -> Uninterrupted:
@@ -40,6 +41,7 @@ class Uninterrupted:
                 handler = _signal.getsignal(number)
                 if callable(handler):
                     self._handlers[number] = handler
+                    self._left.append((number, handler))
                     _signal.signal(number, self._note)
         except BaseException:  # a signal came while its handler was still in force
             self._restore()
@@ -50,20 +52,35 @@ class Uninterrupted:
         self._came.append((number, frame))
 
     def _restore(self) -> None:
-        """Put every handler back; what one of them raises meanwhile, or no memory, is raised when all are."""
+        """Put every handler back; what one of them raises meanwhile is raised when all are. MemoryError only where
+        there is none for any of the tries.
+        """
         problem: Optional[BaseException] = None
-        for number, handler in self._handlers.items():
-            for _ in range(_TRIES):
-                try:
-                    _signal.signal(number, handler)
-                    break
-                except BaseException as error:  # noqa: BLE001 - it is raised below
+        tries = 0
+        while self._left:
+            try:
+                number, handler = self._left[-1]
+                _signal.signal(number, handler)
+                self._left.pop()
+                tries = 0
+            except BaseException as error:  # noqa: BLE001 - no memory, or a handler that is in force again raised
+                tries += 1
+                if not isinstance(error, MemoryError) or tries == _TRIES:
                     problem = error
+                if tries == _TRIES:
+                    self._left.pop()
+                    tries = 0
         if problem is not None:
             raise problem
 
     def __exit__(self, *exc: object) -> None:
-        if self._handlers:
-            self._restore()
-            for number, frame in self._came:
-                self._handlers[number](number, frame)
+        if self._left:
+            try:
+                self._restore()
+            except MemoryError:
+                if not self._left:
+                    raise
+                self._restore()  # there was none for the call itself
+            if self._came:  # else there is nothing that could fail any more
+                for number, frame in self._came:
+                    self._handlers[number](number, frame)

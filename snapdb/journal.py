@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .step import Call
 
@@ -33,7 +33,12 @@ _NOTHING = Step()
 
 
 class Journal:
-    """The journal of a table in memory: no change is told to anybody."""
+    """The journal of a table in memory: no change is told to anybody. ``unusable(error)`` is told where the table is of
+    no further use: the handle is to refuse every call.
+    """
+
+    def __init__(self, unusable: Optional[Callable[[BaseException], None]] = None) -> None:
+        self._unusable = unusable
 
     def row(self, idx: int, values: Sequence[Any], happened: Callable[[], bool]) -> Step:
         """One row is inserted as ``idx``; ``happened`` tells afterwards whether it was."""
@@ -80,3 +85,5 @@ class Journal:
 
     def lost(self, error: BaseException) -> None:
         """The table could neither be changed as a step says nor be left as it was."""
+        if self._unusable is not None:
+            self._unusable(error)

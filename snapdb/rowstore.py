@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
@@ -17,7 +16,7 @@ from .column import numpy, numpy_dtype
 from .errors import SchemaError, TransactionError
 from .scan import Page, View, live_buffers, pick
 from .step import Call, assign, calls, carry_out, insist, run
-from .table import Change, Staged, Table
+from .table import Alone, Change, Staged, Table
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, SlabView
@@ -175,7 +174,7 @@ class RowTable(Table):
     # -- writes ------------------------------------------------------------
 
     def append_values(self, values: Sequence[Any], first: Sequence[Call] = ()) -> None:
-        with self.lock:
+        with self.writing():
             if self._file is not None:
                 self._file.load_open()
             run(calls([*first, partial(self.slabs.append_values, values)]))
@@ -220,16 +219,8 @@ class RowTable(Table):
             raise
         return start
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """The lock, and single-row writes of other threads, which take none, wait."""
-        with self.lock:
-            was = self.slabs.paused
-            try:
-                self.slabs.paused = True
-                yield
-            finally:
-                self.slabs.paused = was
+    def writing(self) -> Alone:
+        return Alone(self.lock, self.slabs)
 
     def apply(self, changes: Iterable[Change], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         changes = list(changes)

@@ -24,6 +24,7 @@ from .columnar_file import (
     all_deleted,
     bitmap_from,
     blank_rows,
+    check_parts,
     check_times,
     overlay_from,
     pieces_of,
@@ -146,8 +147,11 @@ class SegmentFile:
     def chunk(self, column: Column, k: int, rows: int, refs: Sequence[Ref]) -> Any:
         """The chunk of one column, verified."""
         with self.damage(k, column, refs[0]):
-            parts = [self._source.read(ref) for ref in refs]
-            chunk = self._kernels.codecs.Chunk(parts[0] if len(parts) == 1 else b"".join(parts))
+            first: Any = self._source.read(refs[0])
+            if len(refs) > 1:
+                check_parts(first, refs)
+                first = b"".join([first, *map(self._source.read, refs[1:])])
+            chunk = self._kernels.codecs.Chunk(first)
             if chunk.code != column.type.code or chunk.rows != rows:
                 raise ValueError(f"a chunk of dtype {chunk.code} with {chunk.rows} rows where {rows} should be")
             if column.type.is_temporal:
@@ -311,7 +315,10 @@ class SegmentFile:
                 entry, tokens = pieces_of(self._kernels, self._codes, segment, self.records.get(k), fresh)
                 self._drafts[k] = (self._table.segment_rows(k), tokens)
                 yield k, entry
-            elif k in self.records and k not in self._uncatalogued:
+                continue
+            for column in self.columns if segment is not None else ():
+                column.part(k)  # the table goes on with these rows, and the file may soon have something else there
+            if k in self.records and k not in self._uncatalogued:
                 yield k, None
             else:  # came and went since
                 self.dirty.discard(k)

@@ -17,17 +17,13 @@ from itertools import chain, starmap
 from operator import length_hint
 from typing import Any, Callable, Optional
 
+from ._ext._common import Half
+
 __all__ = ["Call", "Half", "assign", "calls", "carry_out", "insist", "run"]
 
 Call = Callable[[], Any]
 _CALL: Any = partial.__call__
 _TRIES = 20  # where there is no memory: what failed has let go of what it held
-
-
-class Half(MemoryError):
-    """There is no memory to go on with a step, nor to take it back: it is done in part."""
-
-
 _HALF = Half("no memory to end a change that was begun")  # made while there is some
 
 

@@ -33,6 +33,8 @@ class Transactions:
         self._keys = keys
         self._journal = journal
         self._let_go: Optional[Call] = None  # one is open and holds the table: lets it go
+        self._ending: tuple[Call, ...] = ()  # keeps what was done, takes it back: made while there is memory
+        self._committed = False
         self._generation = 0
         self._owner: object = None
         self.is_open = False
@@ -45,8 +47,13 @@ class Transactions:
     def give_up(self, owner: object) -> None:
         """Roll back what this owner has begun, if anything."""
         if self._owner is owner and self.is_open:
-            with Uninterrupted():
-                self.rollback()
+            try:
+                with Uninterrupted():
+                    self.rollback()
+            except MemoryError:
+                if not self.is_open:
+                    raise
+                self.rollback()  # there was none to put signals off
 
     def disown(self) -> None:
         """The table goes without a rollback: nobody is to take back what its owner did."""
@@ -70,6 +77,8 @@ class Transactions:
         self._generation = self._table.generation
         alone = self._table.writing()
         let_go = partial(alone.__exit__, None, None, None)
+        self._ending = (self._keep_all, self._take_back)
+        self._committed = False
         alone.__enter__()
         self._let_go, self._owner, self.is_open = let_go, owner, True
         try:
@@ -89,26 +98,30 @@ class Transactions:
             if not self._journal.has_committed():
                 self.rollback()
                 raise
-            self._keep()
+            self._committed = True
+            self._end_with(0)
             raise
-        self._keep()
+        self._committed = True
+        self._end_with(0)
         self._journal.settle()
-
-    def _keep(self) -> None:
-        insist(self._journal.keep)
-        insist(self._table.commit)
-        insist(self._keys.commit)
-        self._end()
 
     def rollback(self) -> None:
         """Everything is as it was at ``begin``. Called again, it goes on where an interrupt cut it."""
+        self._end_with(1)
+
+    def _end_with(self, which: int) -> None:
         try:
-            insist(self._take_back)
+            insist(self._ending[which])
         except Exception as error:
-            self._journal.lost(error)  # what the table shows now was never committed
+            self._journal.lost(error)  # what the table shows now was never committed, or only a part of what was
             self._end()
             raise
         self._end()
+
+    def _keep_all(self) -> None:
+        self._journal.keep()
+        self._table.commit()
+        self._keys.commit()
 
     def _take_back(self) -> None:
         self._journal.rollback()
@@ -119,8 +132,8 @@ class Transactions:
     def finish(self, owner: object) -> None:
         """End what this owner has begun and an interrupt, or no memory, has cut short."""
         if self.is_open and self._owner is owner:
-            if self._journal.has_committed():
-                self._keep()
+            if self._committed or self._journal.has_committed():
+                self._end_with(0)
             else:
                 self.rollback()
 
@@ -129,6 +142,7 @@ class Transactions:
         let_go, self._let_go = self._let_go, None
         if let_go is not None:
             insist(let_go)  # the second time nothing is left to be done
+        self._ending = ()
 
 
 class Transaction:

@@ -314,6 +314,41 @@ def test_no_damage_does_anything_but_raise(seed: int) -> None:
         assert isinstance(error, CorruptionError), error
 
 
+def test_parts_that_are_more_than_their_chunk(backend_name: str) -> None:
+    """What a chunk's parts have together is known before they are read and joined."""
+    table, disk = created(backend_name, PLAIN)
+    table.insert_columns(plain(SEGMENT))
+    header = disk.checkpoint(table)
+    whole = disk.tree[0]
+    one = next(piece for piece in whole.pieces if piece.tag == tag(SEALED, 1))
+    rest = [piece for piece in whole.pieces if piece is not one]
+    data = bytes(disk.read(one.ref))  # type: ignore[arg-type]
+
+    def parts(*pieces: bytes) -> list[Piece]:
+        return [Piece(one.tag, one.meta if not at else b"", piece) for at, piece in enumerate(pieces)]
+
+    def read_as(pieces: list[Piece], reads: int, match: str) -> None:
+        disk.tree[0] = disk.write(Entry(b"", [*rest, *pieces]))
+        found = opened(disk, header, backend_name, PLAIN)
+        disk.reads.clear()
+        with pytest.raises(CorruptionError, match=match):
+            found.select_column("v")
+        assert len(disk.reads) <= reads
+
+    step = len(data) // 16
+    disk.tree[0] = disk.write(Entry(b"", [*rest, *parts(*(data[at : at + step] for at in range(0, len(data), step)))]))
+    assert opened(disk, header, backend_name, PLAIN).get(5) == {"a": 5, "v": 2.5, "s": "s5"}
+    read_as([one, *[one._replace(meta=b"")] * 2000], 1, "2001 parts, at most 16")
+    read_as([one, *[one._replace(meta=b"")] * 15], 1, "have [0-9]+ bytes, it has")
+    step = len(data) // 17
+    read_as(parts(*(data[at : at + step] for at in range(0, len(data), step))), 1, "1[78] parts, at most 16")
+    read_as(parts(data[:64], data[64:]), 1, "its header")
+    half = data[: len(data) // 2]
+    twice = disk.write(Entry(b"", parts(half))).pieces[0]
+    assert 2 * len(half) == len(data)
+    read_as([twice, twice._replace(meta=b"")], 1, "share bytes")
+
+
 def test_errors_name_their_place(damaged: tuple[Disk, dict[str, Any], str]) -> None:
     disk, header, backend = damaged
     disk.replace(0, tag(SEALED, 1), b"\x07" * 256)

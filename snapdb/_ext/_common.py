@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Union
 
 __all__ = [
     "AFFINE", "BINARY", "BITMAP", "BLOCK", "BOOL", "BYTES", "CODEC_NAMES", "CONST", "DATE", "DATETIME", "DICT", "F32",
-    "F64", "FLOATS", "FOR", "HEADER", "I8", "I16", "I32", "I64", "INTS", "LIMITS", "NAN", "RAW", "SEGMENT", "STR",
-    "STRINGS", "TAIL", "TEXTS", "TYPECODES", "U8", "U16", "U32", "U64", "UNSELECTED", "VARLEN", "WIDTHS", "Zone",
-    "container", "decode_text", "logical", "mask_bytes", "packed_width", "to_date", "to_datetime",
+    "F64", "FLOATS", "FOR", "HEADER", "Half", "I8", "I16", "I32", "I64", "INTS", "LIMITS", "NAN", "RAW", "SEGMENT",
+    "STR", "STRINGS", "TAIL", "TEXTS", "TYPECODES", "U8", "U16", "U32", "U64", "UNSELECTED", "VARLEN", "WIDTHS",
+    "Zone", "container", "decode_text", "logical", "mask_bytes", "packed_width", "to_date", "to_datetime",
 ]  # fmt: skip
 
 # -- units -----------------------------------------------------------------
@@ -54,6 +54,10 @@ CODEC_NAMES = {RAW: "raw", CONST: "const", AFFINE: "delta", FOR: "for", DICT: "d
 NAN = float("nan")
 
 Physical = Union[int, float, bytes, None]
+
+
+class Half(MemoryError):
+    """There is no memory to go on with a change, nor to take it back: it is done in part."""
 
 
 class Zone(NamedTuple):

@@ -7,7 +7,7 @@ from operator import index as as_index
 from struct import Struct
 from typing import Any, Callable, Optional
 
-from ._common import BINARY, BOOL, DATE, DATETIME, FLOATS, INTS, SEGMENT, TAIL, logical
+from ._common import BINARY, BOOL, DATE, DATETIME, FLOATS, INTS, SEGMENT, TAIL, Half, logical
 from ._values_py import ColumnBuffer, RowCodec
 from ._wal_py import ROW, Log
 
@@ -199,6 +199,8 @@ class RowPort:
                     break
                 except MemoryError:
                     pass
+            else:
+                raise Half("no memory to end a row that was begun") from None
         self.rows = idx + 1
         return idx
 

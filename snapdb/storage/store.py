@@ -37,6 +37,7 @@ from .wal import Mark, Wal, WalHeader, refused, wal_path
 __all__ = ["Frame", "Options", "Store"]
 
 WAL_LIMIT = 16 << 20  # bytes of log after which a checkpoint is due
+_TRIES = 20  # to say that it failed, where there is no memory
 WAITING_SHARE = 64  # a checkpoint first frees what waits, where that is one byte in so many of the file
 
 
@@ -100,6 +101,7 @@ class Store:
         self.path = path
         self.read_only = options.read_only
         self.failed: Optional[BaseException] = None
+        self._told = False
         self._unsaid = DurabilityError(f"{path} could not be put on stable storage")  # if there is no memory for more
         self.full: Callable[[], None] = _nothing
         self.broken: Callable[[BaseException], None] = _nothing
@@ -272,8 +274,19 @@ class Store:
             self.failed = problem
             if self.wal is not None:
                 self.wal.log.limit = 0
-            insist(partial(self.broken, problem))
+        if not isinstance(problem, ClosedError):
+            self._tell(problem)
         return problem if isinstance(problem, DurabilityError) else DurabilityError(str(problem))
+
+    def _tell(self, problem: BaseException) -> None:
+        """Whoever works with the store knows that it failed; told once, again where there was no memory to hear it."""
+        tries = 0
+        while not self._told and tries < _TRIES:
+            try:
+                self.broken(problem)
+                self._told = True
+            except MemoryError:
+                tries += 1
 
     # -- what the log asks for ---------------------------------------------------------
     def sync_data(self) -> None:
