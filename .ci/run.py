@@ -36,12 +36,12 @@ from tools import (
 #: minutes a part may take on two cores; what CI has is 90
 BUDGET = {
     "environment": 2,
-    "build": 8,
+    "build": 6,
     "lint": 2,
-    "tests": 40,
-    "crashes": 16,
+    "tests": 42,
+    "crashes": 20,
     "smoke": 6,
-    "readme": 9,
+    "readme": 7,
     "docs": 1,
     "bench": 2,
 }

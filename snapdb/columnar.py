@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Callable, Optional, Union
 
@@ -28,7 +29,7 @@ from .scan import live_buffers, name_list, pick
 from .schema import ColumnDef, Schema
 from .segments import SegmentFile, Unread, counters
 from .step import Call, Half, assign, calls, carry_out, insist, run
-from .table import Alone, Change, Staged
+from .table import Change, Staged
 
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
 
@@ -185,8 +186,9 @@ class ColumnarTable(ColumnarBase):
         if tail.rows >= self.port.limit:
             self._fold()
 
-    def writing(self) -> Alone:
-        return Alone(self.lock, self.port)
+    def writing(self) -> AbstractContextManager[Any]:
+        alone: AbstractContextManager[Any] = self.kernels.tail.Alone(self.lock, self.port)
+        return alone
 
     def _warn(self, message: str) -> None:
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
@@ -16,7 +17,7 @@ from .column import numpy, numpy_dtype
 from .errors import SchemaError, TransactionError
 from .scan import Page, View, live_buffers, pick
 from .step import Call, assign, calls, carry_out, insist, run
-from .table import Alone, Change, Staged, Table
+from .table import Change, Staged, Table
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, SlabView
@@ -219,8 +220,9 @@ class RowTable(Table):
             raise
         return start
 
-    def writing(self) -> Alone:
-        return Alone(self.lock, self.slabs)
+    def writing(self) -> AbstractContextManager[Any]:
+        alone: AbstractContextManager[Any] = self.kernels.tail.Alone(self.lock, self.slabs)
+        return alone
 
     def apply(self, changes: Iterable[Change], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         changes = list(changes)

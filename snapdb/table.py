@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .schema import Schema
     from .step import Call
 
-__all__ = ["Alone", "Change", "Staged", "Table"]
+__all__ = ["Change", "Staged", "Table"]
 
 
 class Staged(NamedTuple):
@@ -34,34 +34,6 @@ class Change(NamedTuple):
 
     idx: int
     values: list[tuple[int, Any]]
-
-
-class Alone:
-    """``with``: the lock, and single-row writes of other threads, which take none, wait for ``kernel.paused``.
-
-    No generator stands between: where memory runs out in one, nobody lets go of the lock.
-    """
-
-    __slots__ = ("_kernel", "_lock", "_was")
-
-    def __init__(self, lock: Any, kernel: Any) -> None:
-        self._lock = lock
-        self._kernel = kernel
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        try:
-            self._was = self._kernel.paused
-            self._kernel.paused = True
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        try:
-            self._kernel.paused = self._was
-        finally:
-            self._lock.release()
 
 
 class Table:

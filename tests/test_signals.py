@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
@@ -24,7 +25,7 @@ from typing import Any, Callable, Optional
 import pytest
 from kill_writer import SCHEMA, Course, Step, carry_out, small_files  # noqa: F401 - the programs below use it
 
-from snapdb import SnapDB, tablefile
+from snapdb import SnapDB, _ext, tablefile
 from snapdb.errors import DurabilityError, SnapDBError
 from snapdb.storage.files import local_layer, using
 from snapdb.testing.layers import RecordingLayer
@@ -160,6 +161,14 @@ def is_free(db: SnapDB) -> bool:
     return bool(free)
 
 
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Ctrl-C interrupts, also where whoever started this process had it ignored: nothing would be tried."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tablefile, "BULK", 1500)
@@ -212,12 +221,15 @@ EXAMPLES = (
 )  # fmt: skip
 
 
+#: a twin's kernel is Python code, which an interrupt may cut anywhere: ``snapdb/step.py``
+COMPILED = pytest.mark.skipif(_ext.BACKEND != "c", reason="only the compiled kernels are not cut by a signal")
 #: every place takes minutes; a few of them are tried always
 DOSES = pytest.mark.parametrize(
     "stride", [pytest.param(1, marks=pytest.mark.long, id="all"), pytest.param(29, id="some")]
 )
 
 
+@COMPILED
 @DOSES
 @pytest.mark.parametrize("what", EXAMPLES)
 @pytest.mark.parametrize("level", LEVELS)
@@ -268,6 +280,7 @@ def open_into(handles: list[SnapDB], options: dict[str, Any]) -> None:
     handles.append(SnapDB(PATH, **options))
 
 
+@COMPILED
 @DOSES
 @pytest.mark.filterwarnings("ignore:the database:ResourceWarning")  # of a handle that nobody was given
 @pytest.mark.parametrize("end", ["close", "open", "open unclean", "create"])
@@ -591,8 +604,8 @@ print("all or nothing")
 @pytest.mark.parametrize("failing", [1, 3])
 def test_a_transaction_in_memory_without_memory(engine: str, failing: int) -> None:
     """All or nothing, unique keys too, whichever allocation fails; and nobody is kept out for ever."""
-    if not survives_no_memory():
-        pytest.skip("this interpreter does not survive a failed allocation by itself, or cannot be told to fail one")
+    if not survives_no_memory() or _ext.BACKEND != "c":
+        pytest.skip("needs the compiled kernels, and an interpreter that survives a failed allocation by itself")
     command = [sys.executable, "-X", "faulthandler", "-c", MEMORY_TABLE, engine, str(failing)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE * 2)
     assert done.stdout.strip() == "all or nothing", (done.stderr + done.stdout)[-4000:]

@@ -8,6 +8,13 @@ from ._values import ColumnBuffer, RowCodec
 
 Part = Optional[tuple[Optional[Chunk], Optional[ColumnBuffer]]]
 
+class Alone:
+    """``with``: the lock is held, and single-row writes of other threads, which take none, wait for ``kernel.paused``. Compiled, neither a
+    signal nor missing memory comes between the lock and what is noted of it."""
+    def __init__(self, lock: Any, kernel: Any) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, kind: object, error: object, traceback: object) -> None: ...
+
 class RowPort:
     """Reads and appends rows over lists that the columnar engine owns and changes in place.
 

@@ -17,7 +17,7 @@ from ._wal cimport WAL_FRAME, WAL_ROW, Log
 
 from ._common import TAIL as _TAIL
 
-__all__ = ["RowPort"]
+__all__ = ["Alone", "RowPort"]
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
@@ -35,6 +35,35 @@ cdef enum:
     ABSENT = 0     # what read() may find
     READ = 1
     UNREAD = 2
+
+
+cdef class Alone:
+    """``with``: the lock is held, and single-row writes of other threads, which take none, wait for ``kernel.paused``.
+
+    Compiled, neither a signal nor missing memory comes between the lock and what is noted of it.
+    """
+    cdef object lock
+    cdef object kernel
+    cdef bint was
+
+    def __init__(self, lock, kernel):
+        self.lock = lock
+        self.kernel = kernel
+
+    def __enter__(self):
+        self.lock.acquire()
+        try:
+            self.was = self.kernel.paused
+            self.kernel.paused = True
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def __exit__(self, kind, error, traceback):
+        try:
+            self.kernel.paused = self.was
+        finally:
+            self.lock.release()
 
 
 cdef inline bint is_ready(Log log, Py_ssize_t size) noexcept:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from operator import index as as_index
 from struct import Struct
 from typing import Any, Callable, Optional
@@ -11,7 +12,7 @@ from ._common import BINARY, BOOL, DATE, DATETIME, FLOATS, INTS, SEGMENT, TAIL, 
 from ._values_py import ColumnBuffer, RowCodec
 from ._wal_py import ROW, Log
 
-__all__ = ["RowPort"]
+__all__ = ["Alone", "RowPort"]
 
 _SHIFT = SEGMENT.bit_length() - 1
 _MASK = SEGMENT - 1
@@ -23,6 +24,18 @@ _AS_STORED = (INTS | FLOATS | {BINARY}) - {DATE, DATETIME, BOOL}  # dtypes whose
 
 class _Unread(Exception):
     """A part that has to be read from the file first."""
+
+
+@contextmanager
+def Alone(lock: Any, kernel: Any) -> Iterator[None]:
+    """``with``: the lock is held; single-row writes of other threads, which take none, wait for ``kernel.paused``."""
+    with lock:
+        was = kernel.paused
+        try:
+            kernel.paused = True
+            yield
+        finally:
+            kernel.paused = was
 
 
 class RowPort:
