@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from operator import index as as_index
 from struct import Struct
 from typing import Any, Callable, Optional
@@ -26,16 +25,29 @@ class _Unread(Exception):
     """A part that has to be read from the file first."""
 
 
-@contextmanager
-def Alone(lock: Any, kernel: Any) -> Iterator[None]:
+class Alone:
     """``with``: the lock is held; single-row writes of other threads, which take none, wait for ``kernel.paused``."""
-    with lock:
-        was = kernel.paused
+
+    __slots__ = ("_kernel", "_lock", "_was")
+
+    def __init__(self, lock: Any, kernel: Any) -> None:
+        self._lock = lock
+        self._kernel = kernel
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
         try:
-            kernel.paused = True
-            yield
+            self._was = self._kernel.paused
+            self._kernel.paused = True
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        try:
+            self._kernel.paused = self._was
         finally:
-            kernel.paused = was
+            self._lock.release()
 
 
 class RowPort:
