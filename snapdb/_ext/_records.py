@@ -5,14 +5,16 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Sequence
+from functools import partial
+from itertools import count
 from typing import Any, Union
 
 from ._common import BOOL, BYTES, TYPECODES, WIDTHS, decode_text, mask_bytes
 from ._values_py import ColumnBuffer
 
 __all__ = [
-    "GARBAGE", "HEAP_LIMIT", "LOW", "Hold", "Layout", "Slab", "bits", "buffer", "flags", "heap_error", "held", "load",
-    "padded", "store", "texts",
+    "GARBAGE", "HEAP_LIMIT", "LOW", "Hold", "Layout", "Pins", "Slab", "bits", "buffer", "flags", "heap_error", "held",
+    "load", "padded", "same_layout", "store", "texts",
 ]  # fmt: skip
 
 Physical = Union[int, float, bytes, None]
@@ -150,6 +152,12 @@ class Layout:
         return fields, pieces
 
 
+def same_layout(one: Layout, other: Layout) -> bool:
+    """Whether records of both have the same bytes, whatever their columns are called."""
+    alike = [spec[1:] for spec in one.columns] == [spec[1:] for spec in other.columns]
+    return alike and (one.offsets, one.stride) == (other.offsets, other.stride)
+
+
 def heap_error() -> ValueError:
     """The error for a slab whose strings would not be addressable."""
     return ValueError("the long strings of one slab would pass 4 GiB: use a smaller page_size")
@@ -168,18 +176,36 @@ class Slab:
         self.stamp = stamp  # epoch at which it was made: a view taken later sees it
 
 
+class Pins:
+    """Which views of a table, and of the tables branched from its views, still read.
+
+    A view that was taken at an epoch sees what is older: while it reads, nobody writes to that in place.
+    """
+
+    __slots__ = ("holds", "next_epoch")
+
+    def __init__(self) -> None:
+        self.next_epoch = partial(next, count(1))  # one step: each table has a lock of its own
+        self.holds: dict[int, int] = {}  # hold -> its epoch
+
+    @property
+    def newest(self) -> int:
+        """Epoch of the newest view that still reads, 0 where none does."""
+        return max(list(self.holds.values())) if self.holds else 0  # the list is made in one step
+
+
 class Hold:
-    """Keeps what a view or an iterator reads as it is, until released or dropped."""
+    """Keeps what a view, an iterator or a branch reads as it is, until released or dropped."""
 
-    __slots__ = ("_active",)
+    __slots__ = ("_holds",)
 
-    def __init__(self, active: dict[int, int]) -> None:
-        self._active = active
-        active[id(self)] = 1
+    def __init__(self, pins: Pins, epoch: int) -> None:
+        self._holds = pins.holds
+        self._holds[id(self)] = epoch
 
     def release(self) -> None:
         """Let go; harmless when done before."""
-        self._active.pop(id(self), None)  # one step, and without the lock: this may run in a finalizer
+        self._holds.pop(id(self), None)  # one step, and without the lock: this may run in a finalizer
 
     def __enter__(self) -> None:
         """Held until the block ends."""

@@ -58,6 +58,8 @@ class SlabTable:
         """Give out ``count`` positions that hold no row (dead rows of a reopened file). ValueError where negative."""
     def take_over(self, other: "SlabTable") -> None:
         """Have every row of ``other`` (a table of the same layout, empty afterwards) instead of one's own; views keep what they see."""
+    def branch(self, view: "SlabView") -> None:
+        """Be what a view of a table of the same layout shows: slabs are shared until one of the two tables writes to them, and what is written to either does not show in the other. The view may go. ValueError where the table has rows, or for a released view."""
     # -- for a table in a file ---------------------------------------------
     group_slabs: int  # slabs of a group: max(1, 65536 // block)
     def attach(self, log: Any) -> None:
@@ -88,4 +90,8 @@ class SlabView:
         """(id, row) of the live rows in order. The iterator keeps the view alive."""
     def raw_items(self) -> Iterator[tuple[int, memoryview]]:
         """(id, read-only bytes of the fixed-width row) of the live rows in order."""
+    def differing(self, other: "SlabView") -> list[int]:
+        """Numbers, ascending, of the slabs (``slab_rows`` positions each) that are not the same memory in both; where one view has more rows, of those that have them too. All others have the same rows; these may. ValueError for views of another layout, or released ones."""
+    def footprint(self, seen: set[int]) -> int:
+        """Bytes of memory that the view keeps and ``seen`` does not name yet; what it keeps is added to it (as numbers that mean nothing but here)."""
     def release(self) -> None: ...

@@ -44,6 +44,7 @@ cdef extern from "Python.h":
 include "_slab_store.pxi"
 include "_slab_view.pxi"
 include "_slab_file.pxi"
+include "_slab_branch.pxi"
 
 
 cdef enum:
@@ -81,6 +82,8 @@ cdef class SlabTable:
     cdef RowCodec codec
     cdef Layout layout
     cdef Pins pins
+    cdef int64_t floor  # what is older belongs to the table that this one was branched from; 0: all is its own
+    cdef Hold base  # keeps that as it is, for either table
     cdef Directory slabs
     cdef object lock, slow, fault
     cdef object missing  # bitmap of the groups that are in the file only; None: everything is here
@@ -154,63 +157,59 @@ cdef class SlabTable:
         self.idle()
         other.idle()
         self.pins, self.slabs = other.pins, other.slabs
+        self.floor, self.base = other.floor, other.base
         self.missing, self.fault = other.missing, other.fault
         self.rows, self.live = other.rows, other.live
         self.writes += 1
         other.writes += 1
         other.pins = Pins.__new__(Pins)
         other.slabs = Directory.__new__(Directory)
-        other.missing = other.fault = None
-        other.rows = other.live = 0
+        other.missing = other.fault = other.base = None
+        other.rows = other.live = other.floor = 0
+
+    def branch(self, SlabView view not None):
+        """Be what a view of a table of the same layout shows; what is written to either does not show in the other.
+
+        Takes as long as it takes to copy one reference in 256 slabs. ValueError where the table has rows.
+        """
+        self.idle()
+        branch_rows(self, view)
 
     def pin(self):
         """The rows as of now."""
         cdef SlabView view = SlabView.__new__(SlabView)
         view.layout = self.layout
         view.pins = self.pins
-        view.hold = hold(self.pins)
+        view.epoch = self.pins.epoch + 1
+        view.hold = hold(self.pins, view.epoch)
         view.slabs = self.slabs
         view.rows = self.rows
         view.live = self.live
-        self.pins.epoch += 1
+        self.pins.epoch = view.epoch
         return view
 
     @property
     def nbytes(self):
         """Bytes of memory held: rows, side areas, heaps and the objects around them."""
-        cdef Py_ssize_t total = sys_size(self) + self.slabs.capacity * <Py_ssize_t>sizeof(PyObject*)
-        cdef Py_ssize_t group_size = Group.__basicsize__
-        cdef Py_ssize_t slab_size = Slab.__basicsize__ + self.layout.size + 16
-        cdef Py_ssize_t heap_size = Memory.__basicsize__ + 128 + 16
-        cdef Py_ssize_t i, j
-        cdef Group group
-        cdef Slab slab
-        for i in range(self.slabs.count):
-            if self.slabs.groups[i] == NULL:
-                continue
-            group = <Group>self.slabs.groups[i]
-            total += group_size
-            for j in range(FANOUT):
-                if group.slabs[j] != NULL:
-                    slab = <Slab>group.slabs[j]
-                    total += slab_size
-                    if slab.heap is not None:
-                        total += heap_size + slab.heap.size
-        return total
+        return sys_size(self) + held_by(self.layout, self.slabs, self.slabs.count * FANOUT, None)
 
     # -- copies: what a view or an export reads is left to it -----------------
 
+    cdef inline bint is_shared(self, int64_t stamp) noexcept:
+        """Whether a view or another table reads what was made at this epoch."""
+        return stamp < self.pins.newest
+
     cdef int own_slabs(self) except -1:
-        if self.pins.views and self.slabs.stamp < self.pins.epoch:
+        if self.is_shared(self.slabs.stamp):
             self.slabs = copy_directory(self.slabs, self.pins.epoch)
         return 0
 
     cdef Group own_group(self, Py_ssize_t at):
-        """The group (which is there) in a form that no view reads."""
+        """The group (which is there) in a form that nobody else reads."""
         cdef Group group
         self.own_slabs()
         group = <Group>self.slabs.groups[at]
-        if self.pins.views and group.stamp < self.pins.epoch:
+        if self.is_shared(group.stamp):
             group = copy_group(group, self.pins.epoch)
             self.slabs.set(at, group)
         return group
@@ -218,8 +217,11 @@ cdef class SlabTable:
     cdef Slab writable(self, Py_ssize_t number, Slab slab):
         """The slab, or where something reads it a copy that takes its place."""
         cdef Group group
-        if slab.pins or (self.pins.views and slab.stamp < self.pins.epoch):
+        cdef bint is_own = slab.stamp >= self.floor
+        if slab.pins or self.is_shared(slab.stamp):
             slab = copy_slab(self.layout, slab, self.pins.epoch)
+            if not is_own:
+                move_heap(slab)  # the other table may grow that one
             group = self.own_group(number >> 8)
             group.set(number & (FANOUT - 1), slab)
         return slab
@@ -653,7 +655,7 @@ cdef class SlabTable:
         past = number + 1 if at else number
         end = (self.rows + size - 1) // size
         self.own_slabs()
-        for number in range(past >> 8, self.slabs.count):  # memory first
+        for number in range(number >> 8, self.slabs.count):  # memory first
             if self.slabs.groups[number] != NULL:
                 self.own_group(number)
         if at:

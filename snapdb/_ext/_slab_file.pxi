@@ -395,7 +395,7 @@ cdef int absorb_rows(SlabTable table, SlabTable other) except -1:
     cdef Slab mine, slab
     if not same_layout(layout, other.layout) or other is table:
         raise ValueError("absorb needs another table of the same layout")
-    if other.missing is not None or other.pins.views:
+    if other.missing is not None or other.pins.newest or other.floor:
         raise ValueError("absorb needs a table that is all here and has no views")
     if other.rows < table.rows or has_rows_below(other, number, at):
         raise ValueError(f"absorb needs a table whose rows begin at {table.rows}")

@@ -8,10 +8,8 @@ slab) makes a new slab and publishes it with one assignment.
 
 from __future__ import annotations
 
-import struct
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, compress, repeat
+from collections.abc import Iterable, Mapping, Sequence
 from operator import index as _index
 from typing import Any, Callable, Optional
 
@@ -20,10 +18,7 @@ from ._common import (
     BYTES,
     DATE,
     DATETIME,
-    TYPECODES,
-    WIDTHS,
     decode_text,
-    mask_bytes,
     to_date,
     to_datetime,
 )
@@ -33,18 +28,17 @@ from ._records import (
     LOW,
     Hold,
     Layout,
+    Pins,
     Slab,
-    bits,
-    buffer,
     flags,
     heap_error,
     held,
-    load,
     padded,
+    same_layout,
     store,
-    texts,
 )
 from ._slabfile_py import FileTable
+from ._slabview_py import SlabView
 from ._values_py import ColumnBuffer, RowCodec
 
 __all__ = ["SlabTable", "SlabView"]
@@ -92,8 +86,9 @@ class SlabTable(FileTable):
         self._names = layout.names
         self._slabs: dict[int, Slab] = {}  # a slab without a live row is not there
         self._slabs_stamp = 0
-        self._epoch = 0  # views taken so far
-        self._active: dict[int, int] = {}  # views and iterators that still read
+        self._pins = Pins()
+        self._floor = 0  # what is older belongs to the table that this one was branched from; 0: all is its own
+        self._base: Optional[Hold] = None  # keeps that as it is, for either table
         kinds = [spec[1] for spec in codec.columns]
         self._inline = [(self._names[j], j, k) for j, k in layout.inline]
         self._heaped = [(self._names[j], j, kinds[j] == BINARY) for j in layout.heaped]
@@ -166,20 +161,56 @@ class SlabTable(FileTable):
             self._idle()
             other._idle()
             self._missing, self._fault = other._missing, other._fault
-            self._slabs, self._slabs_stamp, self._epoch = other._slabs, other._slabs_stamp, other._epoch
-            self._active = other._active
+            self._slabs, self._slabs_stamp, self._pins = other._slabs, other._slabs_stamp, other._pins
+            self._floor, self._base = other._floor, other._base
             self.rows, self.live = other.rows, other.live
             self.writes += 1
             other.writes += 1
-            other._slabs, other._slabs_stamp, other._epoch, other._active = {}, 0, 0, {}
-            other._missing = other._fault = None
-            other.rows = other.live = 0
+            other._slabs, other._slabs_stamp, other._pins = {}, 0, Pins()
+            other._missing = other._fault = other._base = None
+            other.rows = other.live = other._floor = 0
+
+    def branch(self, view: SlabView) -> None:
+        """Be what a view of a table of the same layout shows; what is written to either does not show in the other.
+
+        Takes as long as it takes to copy one reference for each slab. ValueError where the table has rows.
+        """
+        with self._lock:
+            self._idle()
+            if self.rows or self._missing is not None:
+                raise ValueError(f"a table of {self.rows} rows cannot be branched from a view")
+            if not same_layout(self._layout, view._layout) or self.slab_rows != view._slab_rows:
+                raise ValueError("a branch needs a view of the same layout")
+            base = Hold(view._pins, view._epoch)
+            slabs = dict(view._held_slabs())
+            floor = view._pins.next_epoch()
+            number, at = divmod(view.rows, self.slab_rows)
+            opened = slabs.get(number)
+            for late in [key for key in slabs if key >= number]:
+                del slabs[late]
+            if at and opened is not None:
+                opened = self._first_rows(opened, at, floor)
+                if opened.live:
+                    slabs[number] = opened
+            self._pins, self._floor, self._base = view._pins, floor, base
+            self._slabs, self._slabs_stamp = slabs, floor
+            self.rows, self.live = view.rows, view.live
+            self.writes += 1
+
+    def _first_rows(self, slab: Slab, rows: int, stamp: int) -> Slab:
+        """A copy of a slab's first rows with a heap of its own: rows are appended to the other in place."""
+        stride = self._stride
+        data = slab.data[: rows * stride]
+        live = data[stride - 1 :: stride].count(1)
+        data += bytes((self.slab_rows - rows) * stride)
+        return self._repacked(data, slab.heap, live, stamp)
 
     def pin(self) -> SlabView:
         """The rows as of now."""
         with self._lock:
-            self._epoch += 1
-            return self._view(self._layout, self._slabs, self.slab_rows, self.rows, self.live, self._active)
+            pins = self._pins
+            epoch = pins.next_epoch()
+            return self._view(self._layout, self._slabs, self.slab_rows, self.rows, self.live, pins, epoch)
 
     @property
     def nbytes(self) -> int:
@@ -421,6 +452,7 @@ class SlabTable(FileTable):
     def _put(self, idx: int, pairs: Iterable[tuple[int, Any]]) -> None:
         number, at, slab = self._live(idx)
         self._idle()
+        slab = self._writable(number)  # first: its heap may be another one
         self.writes += 1
         layout = self._layout
         old = layout.record.unpack_from(slab.data, at)
@@ -445,7 +477,6 @@ class SlabTable(FileTable):
         if base > HEAP_LIMIT:
             raise heap_error()
         record = layout.record.pack(*fields)
-        slab = self._writable(number)
         for piece in pieces.values():
             slab.heap += piece
         slab.data[at : at + self._stride] = record
@@ -563,16 +594,21 @@ class SlabTable(FileTable):
 
     def _own_slabs(self) -> None:
         """Leave the directory to the views that read it."""
-        if self._active and self._slabs_stamp < self._epoch:
+        newest = self._pins.newest
+        if self._slabs_stamp < newest:
             self._slabs = dict(self._slabs)
-            self._slabs_stamp = self._epoch
+            self._slabs_stamp = newest
 
     def _writable(self, number: int) -> Slab:
-        """The slab, or where a view reads it a copy that takes its place."""
+        """The slab, or where something else reads it a copy that takes its place."""
         slab = self._slabs[number]
-        if self._active and slab.stamp < self._epoch:
-            # the heap is shared: it only grows, and the copy alone grows it
-            slab = Slab(slab.data[:], slab.heap, slab.live, slab.garbage, self._epoch)
+        newest = self._pins.newest
+        if slab.stamp < newest:
+            if slab.stamp < self._floor:  # the other table may grow its heap
+                slab = self._repacked(slab.data[:], slab.heap, slab.live, newest)
+            else:
+                # the heap is shared: it only grows, and the copy alone grows it
+                slab = Slab(slab.data[:], slab.heap, slab.live, slab.garbage, newest)
             self._own_slabs()
             self._slabs[number] = slab
         return slab
@@ -582,190 +618,22 @@ class SlabTable(FileTable):
         slab.garbage += garbage
         if slab.garbage <= GARBAGE or slab.garbage * 2 <= len(slab.heap):
             return
-        layout, stride = self._layout, self._stride
-        data, heap = slab.data[:], bytearray()
-        for at in range(0, len(data), stride):
+        fresh = self._repacked(slab.data[:], slab.heap, slab.live, max(self._pins.newest, self._floor))
+        self._own_slabs()
+        self._slabs[number] = fresh
+
+    def _repacked(self, data: bytearray, old: bytearray, live: int, stamp: int) -> Slab:
+        """A slab of these records with a heap of its own that has nothing but their strings."""
+        layout, stride, heap = self._layout, self._stride, bytearray()
+        for at in range(0, len(data) if layout.heaped else 0, stride):
             fields = list(self._unpack(data, at))
             for column in layout.heaped:
                 ref = fields[column]
                 if ref:
                     fields[column] = ref & ~LOW | len(heap)
-                    heap += slab.heap[ref & LOW : (ref & LOW) + (ref >> 32)]
+                    heap += old[ref & LOW : (ref & LOW) + (ref >> 32)]
             data[at : at + stride] = layout.record.pack(*fields)
-        self._own_slabs()
-        self._slabs[number] = Slab(data, heap, slab.live, 0, self._epoch)
-
-
-class SlabView:
-    """The rows as of the moment it was made; later writes do not show. Released by ``release()`` or when dropped."""
-
-    _load = staticmethod(load)
-
-    def __init__(
-        self, layout: Layout, slabs: dict[int, Slab], slab_rows: int, rows: int, live: int, active: dict[int, int]
-    ) -> None:
-        self.rows = rows
-        self.live = live
-        self._layout = layout
-        self._slabs: Optional[dict[int, Slab]] = slabs
-        self._slab_rows = slab_rows
-        self._active = active
-        self._hold = Hold(active)
-
-    def release(self) -> None:
-        """Let go of the rows; harmless when done before. Iterators made earlier go on."""
-        self._slabs = None
-        self._hold.release()
-
-    def _held_slabs(self) -> dict[int, Slab]:
-        slabs = self._slabs
-        if slabs is None:
-            raise ValueError("the view was released")
-        return slabs
-
-    def _spans(self, start: int, stop: int) -> Iterator[tuple[Optional[Slab], int, int]]:
-        """The slabs of positions ``start..stop`` with the rows wanted of each."""
-        if not 0 <= start <= stop <= self.rows:
-            raise ValueError(f"positions {start}..{stop} are outside 0..{self.rows}")
-        slabs, size = self._held_slabs(), self._slab_rows
-        for number in range(start // size, -(-stop // size)):
-            low = number * size
-            yield slabs.get(number), max(start - low, 0), min(stop - low, size)
-
-    def _block(self, start: int, stop: int) -> bytes:
-        """The records of positions ``start..stop``."""
-        stride = self._layout.stride
-        pieces = [
-            bytes((high - low) * stride) if slab is None else slab.data[low * stride : high * stride]
-            for slab, low, high in self._spans(start, stop)
-        ]
-        return b"".join(pieces)
-
-    def gather(self, column: int, start: int, stop: int) -> ColumnBuffer:
-        """Positions ``start..stop`` of one column, dead rows as null (zero slots).
-
-        ValueError for positions that the view does not have, and after ``release()``.
-        """
-        layout = self._layout
-        if not 0 <= column < len(layout.names):
-            raise IndexError(f"column {column} is outside 0..{len(layout.names)}")
-        with Hold(self._active):  # against a release() on another thread
-            return self._gather(column, start, stop)
-
-    def _gather(self, column: int, start: int, stop: int) -> ColumnBuffer:
-        layout = self._layout
-        block = self._block(start, stop)
-        code = layout.columns[column][1]
-        items: Any
-        if code in WIDTHS:
-            items = array(TYPECODES[code])
-            items.frombytes(self._load(block, layout.places[column], layout.stride, WIDTHS[code]))
-        elif code == BYTES:
-            items = self._inline_items(column, block)
-        else:
-            items = self._heap_items(column, start, stop)
-        return buffer(code, items, self._nulls(column, block))
-
-    def _nulls(self, column: int, block: bytes) -> int:
-        stride = self._layout.stride
-        alive = block[stride - 1 :: stride]
-        nulls = 0
-        if alive.count(1) < len(alive):
-            nulls = bits(alive) ^ ((1 << len(alive)) - 1)
-        field = dict(self._layout.nullable).get(column)
-        if field is not None:
-            unset = block[self._layout.places[field] :: stride]
-            if unset.count(1):
-                nulls |= bits(unset)
-        return nulls
-
-    def _inline_items(self, column: int, block: bytes) -> list[bytes]:
-        layout = self._layout
-        limit = layout.widths[column]
-        low = layout.places[column]
-        at = layout.places[dict(layout.inline)[column]]
-        wide = limit >= 65536
-        rest = layout.stride - at - (4 if wide else 2)
-        form = struct.Struct(f"<{low}x{limit}s{at - low - limit}x{'I' if wide else 'H'}{rest}x")
-        return [value[:size] for value, size in form.iter_unpack(block)]
-
-    def _heap_items(self, column: int, start: int, stop: int) -> list[bytes]:
-        layout = self._layout
-        stride, low = layout.stride, layout.places[column]
-        form = struct.Struct(f"<{low}xII{stride - low - 8}x")
-        items: list[bytes] = []
-        for slab, first, last in self._spans(start, stop):
-            if slab is None:
-                items.extend([b""] * (last - first))
-                continue
-            refs = list(form.iter_unpack(slab.data[first * stride : last * stride]))
-            heap = bytes(slab.heap)
-            items.extend([heap[at : at + size] for at, size in refs])
-        return items
-
-    def live_mask(self, start: int, stop: int) -> Optional[bytearray]:
-        """Bitmap of the live rows of positions ``start..stop``, None where all are live."""
-        stride = self._layout.stride
-        with Hold(self._active):
-            pieces = [
-                bytes(high - low) if slab is None else slab.data[low * stride : high * stride][stride - 1 :: stride]
-                for slab, low, high in self._spans(start, stop)
-            ]
-        alive = b"".join(pieces)
-        if alive.count(1) == len(alive):
-            return None
-        return bytearray(bits(alive).to_bytes(mask_bytes(len(alive)), "little"))
-
-    def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(id, row) of the live rows in order. The iterator keeps the view alive."""
-        hold = Hold(self._active)
-        return chain.from_iterable(self._walk(self._slab_items, self._held_slabs(), hold))
-
-    def raw_items(self) -> Iterator[tuple[int, memoryview]]:
-        """(id, read-only bytes of the fixed-width row) of the live rows in order."""
-        hold = Hold(self._active)
-        return chain.from_iterable(self._walk(self._slab_raw, self._held_slabs(), hold))
-
-    def _walk(
-        self, decode: Callable[[Slab, bytes], Iterator[Any]], slabs: dict[int, Slab], hold: Hold
-    ) -> Iterator[Iterator[tuple[int, Any]]]:
-        size, stride = self._slab_rows, self._layout.stride
-        for number in sorted(slabs):
-            low = number * size
-            high = min(low + size, self.rows)
-            if high <= low:
-                break  # made after the view
-            slab = slabs[number]
-            block = bytes(slab.data[: (high - low) * stride])
-            alive = block[stride - 1 :: stride]
-            found = zip(range(low, high), decode(slab, block))
-            yield found if alive.count(1) == len(alive) else compress(found, alive)
-        hold.release()
-
-    def _slab_raw(self, _slab: Slab, block: bytes) -> Iterator[memoryview]:
-        stride, width = self._layout.stride, self._layout.row_width
-        whole = memoryview(block)
-        return (whole[at : at + width] for at in range(0, len(block), stride))
-
-    def _slab_items(self, slab: Slab, block: bytes) -> Iterator[dict[str, Any]]:
-        layout = self._layout
-        fields: list[Sequence[Any]] = list(zip(*layout.record.iter_unpack(block)))
-        columns: list[Sequence[Any]] = fields[: len(layout.names)]
-        for column, field in layout.inline:
-            columns[column] = texts([value[:size] for value, size in zip(columns[column], fields[field])])
-        heap = bytes(slab.heap) if layout.heaped else b""
-        for column in layout.heaped:
-            values = [heap[ref & LOW : (ref & LOW) + (ref >> 32)] for ref in columns[column]]
-            columns[column] = values if layout.columns[column][1] == BINARY else texts(values)
-        for column, spec in enumerate(layout.columns):
-            if spec[1] == DATE:
-                columns[column] = list(map(to_date, columns[column]))
-            elif spec[1] == DATETIME:
-                columns[column] = list(map(to_datetime, columns[column]))
-        for column, field in layout.nullable:
-            if any(fields[field]):
-                columns[column] = [None if null else value for value, null in zip(columns[column], fields[field])]
-        return map(dict, map(zip, repeat(layout.names), zip(*columns)))
+        return Slab(data, heap, live, 0, stamp)
 
 
 SlabTable._view = SlabView

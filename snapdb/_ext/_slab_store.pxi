@@ -390,6 +390,16 @@ cdef Slab copy_slab(Layout layout, Slab slab, int64_t stamp):
     return made
 
 
+cdef int move_heap(Slab slab) except -1:
+    """Give a slab a heap of its own."""
+    cdef Memory heap
+    if slab.heap is not None:
+        heap = allocate(slab.heap_size)
+        memcpy(heap.ptr, slab.heap.ptr, slab.heap_size)
+        slab.heap = heap
+    return 0
+
+
 # -- staged rows ------------------------------------------------------------
 
 ctypedef struct Source:
@@ -468,34 +478,69 @@ cdef void fill_heaped(
 
 # -- the directory ---------------------------------------------------------
 
+cdef struct Link:
+    # a hold among those of the same pins, which are ascending by epoch
+    Link* before
+    Link* after
+    int64_t epoch
+
+
 @cython.final
 @cython.no_gc
 cdef class Pins:
-    """Which views still read. While any does, what is older than the last one is left to them."""
-    cdef Py_ssize_t views
-    cdef int64_t epoch  # views taken so far
+    """Which views of a table, and of the tables branched from its views, still read.
+
+    A view that was taken at an epoch sees what is older: while it reads, nobody writes to that in place.
+    """
+    cdef int64_t epoch  # views and branches made so far
+    cdef int64_t newest  # epoch of the newest view that still reads, 0: none does
+    cdef Link* last
 
 
 @cython.final
 @cython.no_gc
 cdef class Hold:
-    """A view's or an iterator's share in keeping things as they are."""
+    """A view's, an iterator's or a branch's share in keeping things as they are."""
     cdef Pins pins
+    cdef Link link
 
     cdef void release(self) noexcept:
         if self.pins is not None:
-            self.pins.views -= 1
+            unlink(self.pins, &self.link)
             self.pins = None
 
     def __dealloc__(self):
         if self.pins is not None:
-            self.pins.views -= 1
+            unlink(self.pins, &self.link)
 
 
-cdef Hold hold(Pins pins):
+cdef void unlink(Pins pins, Link* link) noexcept:
+    if link.before != NULL:
+        link.before.after = link.after
+    if link.after != NULL:
+        link.after.before = link.before
+    else:
+        pins.last = link.before
+        pins.newest = 0 if link.before == NULL else link.before.epoch
+
+
+cdef Hold hold(Pins pins, int64_t epoch):
+    """Keep what is older than ``epoch`` as it is."""
     cdef Hold made = Hold.__new__(Hold)
+    cdef Link* link = &made.link
+    link.epoch = epoch
+    link.before = pins.last
+    while link.before != NULL and link.before.epoch > epoch:
+        link.after = link.before
+        link.before = link.before.before
+    if link.before != NULL:
+        link.before.after = link
+    if link.after != NULL:
+        link.after.before = link
+    else:
+        pins.last = link
+        pins.newest = epoch
     made.pins = pins
-    pins.views += 1
     return made
 
 

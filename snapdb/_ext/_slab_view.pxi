@@ -60,6 +60,7 @@ cdef class SlabView:
     cdef Directory slabs
     cdef Pins pins
     cdef Hold hold
+    cdef int64_t epoch
 
     def __init__(self):
         raise TypeError("SlabView is made by SlabTable.pin()")
@@ -120,7 +121,7 @@ cdef class SlabView:
             raise IndexError(f"column {column} is outside 0..{layout.count}")
         made = ColumnBuffer.__new__(ColumnBuffer, layout.columns[column].code)
         count = self.check(start, stop)
-        guard = hold(self.pins)
+        guard = hold(self.pins, self.epoch)
         spans = self.spans(start, stop, kept if layout.columns[column].kind == HEAPED else None)
         if layout.columns[column].kind == FIXED:
             gather_fixed(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, made)
@@ -155,6 +156,16 @@ cdef class SlabView:
     def raw_items(self):
         """(id, read-only bytes of the fixed-width row) of the live rows in order."""
         return row_iterator(self, True)
+
+    def differing(self, SlabView other not None):
+        """Numbers, ascending, of the slabs that are not the same memory in both; where one view has more rows, of those
+        that have them too. ValueError for views of another layout, or released ones.
+        """
+        return differing_slabs(self, other)
+
+    def footprint(self, set seen not None):
+        """Bytes of memory that the view keeps and ``seen`` does not name yet; what it keeps is added to it."""
+        return footprint_of(self, seen)
 
 
 cdef int gather_fixed(
@@ -323,7 +334,7 @@ cdef RowIterator row_iterator(SlabView view, bint raw):
         raise ValueError("the view was released")
     made.layout = view.layout
     made.slabs = view.slabs
-    made.hold = hold(view.pins)
+    made.hold = hold(view.pins, view.epoch)
     made.stop = view.rows
     made.raw = raw
     return made

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from ._checks_py import MOMENTS, NO_MOMENT, NOT_UTF8, is_text, wrong_moment
 from ._common import BOOL, BYTES, STR, mask_bytes
 from ._lanes_py import typed
-from ._records import HEAP_LIMIT, LOW, Layout, Slab, bits, flags, heap_error, load, store
+from ._records import HEAP_LIMIT, LOW, Layout, Pins, Slab, bits, flags, heap_error, load, same_layout, store
 from ._values_py import RowCodec
 
 __all__ = ["Blocks", "FileTable"]
@@ -217,7 +217,8 @@ class FileTable:
     _layout: Layout
     _slabs: dict[int, Slab]
     _slabs_stamp: int
-    _active: dict[int, int]
+    _pins: Pins
+    _floor: int
 
     def _make_blocks(self) -> None:
         self._blocks = Blocks(self._layout, self.slab_rows)
@@ -240,14 +241,14 @@ class FileTable:
 
     def _ask(self, idx: int) -> Optional[Slab]:
         """A row's slab that is not here, after its group was asked for; None where it has no live row."""
-        if self._missing is None or not 0 <= idx < self.rows:
+        if not 0 <= idx < self.rows:
             return None
         return self._ask_slab(idx // self.slab_rows)
 
     def _ask_slab(self, number: int) -> Optional[Slab]:
         group = number // self.group_slabs
         if not self._is_missing(group):
-            return None
+            return self._slabs.get(number)  # another thread may have brought it meanwhile
         self._ask_group(group)
         slab = self._slabs.get(number)
         if slab is None and self._is_missing(group):
@@ -420,16 +421,13 @@ class FileTable:
             other.writes += 1
 
     def _check_fit(self, other: FileTable, number: int, at: int) -> None:
-        mine, its = self._layout, other._layout
-        alike = [spec[1:] for spec in mine.columns] == [spec[1:] for spec in its.columns]
-        same = alike and (mine.offsets, mine.stride, self.slab_rows) == (its.offsets, its.stride, other.slab_rows)
-        if not same or other is self:
+        if not same_layout(self._layout, other._layout) or self.slab_rows != other.slab_rows or other is self:
             raise ValueError("absorb needs another table of the same layout")
-        if other._missing is not None or other._active:
+        if other._missing is not None or other._pins.holds or other._floor:
             raise ValueError("absorb needs a table that is all here and has no views")
         early = any(slab.live for key, slab in other._slabs.items() if key < number)
         if number in other._slabs:
-            stride = its.stride
+            stride = other._layout.stride
             early = early or other._slabs[number].data[stride - 1 : at : stride].count(1) > 0
         if other.rows < self.rows or early:
             raise ValueError(f"absorb needs a table whose rows begin at {self.rows}")

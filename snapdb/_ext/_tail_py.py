@@ -110,6 +110,7 @@ class RowPort:
         if log is not None and not isinstance(log, Log):
             raise TypeError(f"a log of the pure kernels is needed, not {type(log).__name__}")
         self._log = log
+        self._readers = {}  # who closes a table attaches another log: what was read is not to be kept for long then
 
     # -- parts that are not read yet ---------------------------------------
 

@@ -25,7 +25,8 @@ cdef class Log:
     cdef public uint64_t durable_lsn
     cdef public bint hold, attention
     # private
-    cdef bint within, opening          # in a transaction; the next frame is its first
+    cdef bint within                   # in a transaction
+    cdef readonly bint opening         # the next frame is the first of its transaction
     cdef bint placed                   # place() was called, put() not yet
     cdef bint busy                     # write() is running, which is Python code
     cdef int kind, fd

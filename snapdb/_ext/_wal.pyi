@@ -48,6 +48,9 @@ class Log:
     @property
     def written(self) -> int:
         """Up to where the file is written."""
+    @property
+    def opening(self) -> bool:
+        """In a transaction whose next frame is its first one."""
     def start(self, salt: bytes, epoch: int, lsn: int, crc: int, limit: int, fd: int = -1) -> None:
         """Begin an epoch whose file has room up to ``limit``: the next frame is ``lsn + 1`` at ``START`` and links to ``crc``. ValueError for a salt that is not 16 bytes, RuntimeError where frames are held."""
     def stop(self) -> None:

@@ -134,6 +134,11 @@ class Log:
     def inner(self, value: bool) -> None:
         self._inner = self._opening = bool(value)
 
+    @property
+    def opening(self) -> bool:
+        """In a transaction whose next frame is its first one."""
+        return self._opening
+
     def start(self, salt: bytes, epoch: int, lsn: int, crc: int, limit: int, fd: int = -1) -> None:
         """Begin an epoch whose file has room up to ``limit``: frame ``lsn + 1`` is at ``START`` and links to ``crc``.
 
