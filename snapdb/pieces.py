@@ -11,7 +11,8 @@ __all__ = ["Bulk", "Entry", "Piece", "Ref", "Source"]
 
 class Ref(NamedTuple):
     """Where a piece is: ``extent`` is the file offset of its extent and ``size`` that extent's bytes, ``at`` the
-    piece's place from the extent's first byte, ``length`` its bytes, ``crc`` their CRC-32.
+    piece's place from the extent's first byte, ``length`` its bytes, ``crc`` the CRC-32 of what is stored of it.
+    ``tag``: in an encrypted file 16 bytes that prove what was written there, else empty.
     """
 
     extent: int
@@ -19,6 +20,7 @@ class Ref(NamedTuple):
     at: int
     length: int
     crc: int
+    tag: bytes = b""
 
 
 class Piece(NamedTuple):

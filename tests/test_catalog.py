@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapdb.errors import CorruptionError, InternalError
+from snapdb.errors import CorruptionError, InternalError, NotSupportedError
 from snapdb.pieces import Entry, Piece, Ref
 from snapdb.storage import catalog, nodes
 from snapdb.storage.catalog import Change, Root, Tree, decode_items, decode_node, encode_items, encode_node
 from snapdb.storage.extents import ENTRY, HEADER, NODE, Extents
+from snapdb.storage.snapshots import Snapshot
 from snapdb.storage.space import Space
 from snapdb.storage.superblock import PAGE, PREAMBLE
 from snapdb.testing.layers import FaultyLayer, Plan, RecordingLayer
@@ -67,16 +68,29 @@ def test_leaf_item_bytes() -> None:
 
 def test_root_bytes() -> None:
     ref = Ref(0x5000, 0x3000, 128, 777, 0xCAFEF00D)
-    root = Root({"rows": 5, "schema": {"naïve": "é\ud800"}}, ref, 12)
+    pinned = Ref(0x9000, 0x1000, 128, 99, 7)
+    snapshot = Snapshot(3, "naïve", 5, 70, 1_000_000, pinned, b"{}", (Ref(0xA000, 0x1000, 128, 40, 8),), 1, 4096)
+    root = Root({"rows": 5, "schema": {"naïve": "é\ud800"}}, ref, 12, 77, (snapshot,), 4)
     data = root.encode()
-    text = data[64:]
-    assert struct.unpack_from("<4sIII", data) == (b"SNRT", 1, len(text), 1)
+    size = struct.unpack_from("<I", data, 8)[0]
+    text, records = data[96 : 96 + size], data[96 + -(-size // 8) * 8 :]
+    assert struct.unpack_from("<4sIII", data) == (b"SNRT", 2, len(text), 1)
     assert struct.unpack_from("<QIIQQ", data, 16) == (0x5000, 3, 0xCAFEF00D, 128, 777)
-    assert struct.unpack_from("<QII", data, 48) == (12, 0, 0)
-    assert json.loads(text) == root.header
+    assert struct.unpack_from("<QII", data, 48) == (12, 1, len(records))
+    assert struct.unpack_from("<QQ", data, 64) == (77, 4) and not any(data[80:96])
+    assert json.loads(text) == root.header and records == snapshot.encode()
     assert Root.decode(data) == root
     empty = Root({}, None, 0)
-    assert not any(empty.encode()[12:64]) and Root.decode(empty.encode()) == empty
+    assert not any(empty.encode()[12:72]) and Root.decode(empty.encode()) == empty
+
+
+def test_a_root_of_version_1_is_read() -> None:
+    text = b'{"rows":5}'
+    data = struct.pack("<4sIIIQIIQQQII", b"SNRT", 1, len(text), 1, 0x5000, 3, 0xCAFEF00D, 128, 777, 12, 0, 0) + text
+    assert Root.decode(data) == Root({"rows": 5}, Ref(0x5000, 0x3000, 128, 777, 0xCAFEF00D), 12, 0, (), 1)
+    for bad in (data + b"\0", data[:56] + b"\1" + data[57:], data[:12] + b"\3" + data[13:]):
+        with pytest.raises(CorruptionError):
+            Root.decode(bad)
 
 
 REFS = st.builds(
@@ -102,6 +116,66 @@ def test_items_and_nodes_round_trip(items: list[tuple[int, Entry]]) -> None:
         node = decode_node(encode_node(0, [(key, nodes.encode_item(key, one)) for key, one in items]))
         assert node.keys == [key for key, _ in items]
         assert [nodes.parse_entry(node.data, start) for start in node.starts[:-1]] == [one for _, one in items]
+
+
+def tagged(items: list[tuple[int, Entry]], tag: bytes = bytes(range(16))) -> list[tuple[int, Entry]]:
+    """The same with tags."""
+    return [
+        (key, Entry(one.meta, [piece._replace(ref=piece.ref._replace(tag=tag)) for piece in one.pieces if piece.ref]))
+        for key, one in items
+    ]
+
+
+def test_bytes_with_tags() -> None:
+    """In an encrypted file 16 bytes stand behind each reference."""
+    ref = Ref(0x5000, 0x3000, 192, 777, 0xCAFEF00D, b"sixteen byte tag")
+    plain = ref._replace(tag=b"")
+    item = encode_items([(9, Entry(b"meta", [Piece(7, b"words", None, ref)]))])
+    short = encode_items([(9, Entry(b"meta", [Piece(7, b"words", None, plain)]))])
+    assert item == short[:64] + b"sixteen byte tag" + short[64:]
+    node = encode_node(0, [(9, item)], True)
+    assert node[4:6] == b"\0\1" and node[:4] + node[6:12] + node[16:24] == encode_node(0, [(9, item)])[:4] + node[
+        6:12
+    ] + node[16:24]
+    assert nodes.child_item(5, ref) == nodes.child_item(5, plain) + b"sixteen byte tag"
+    assert nodes.child_ref(nodes.child_item(5, ref)) == ref and nodes.child_ref(nodes.child_item(5, plain)) == plain
+    root = Root({"rows": 5}, ref, 12, 70, (), 4).encode(True)
+    assert root[12:16] == b"\3\0\0\0" and root[80:96] == b"sixteen byte tag"
+    assert Root.decode(root, tagged=True) == Root({"rows": 5}, ref, 12, 70, (), 4)
+    empty = Root({}, None, 0).encode(True)
+    assert empty[12:16] == b"\2\0\0\0" and Root.decode(empty, tagged=True).top is None
+    pinned = Ref(0x9000, 0x1000, 128, 99, 7, b"t" * 16)
+    lists = (Ref(0xA000, 0x1000, 128, 40, 8, b"u" * 16), Ref(0xB000, 0x1000, 128, 40, 9, b"v" * 16))
+    snapshot = Snapshot(3, "naïve", 5, 70, 1_000_000, pinned, b"{}", lists, 2, 8192)
+    whole = Root({}, ref, 1, 70, (snapshot,), 4)
+    assert Root.decode(whole.encode(True), tagged=True) == whole
+    for data in (root, empty, whole.encode(True)):
+        with pytest.raises(CorruptionError):  # in a plain file
+            Root.decode(data)
+    for one in (Root({}, None, 0), Root({"rows": 5}, plain, 12, 70, (), 4)):
+        with pytest.raises(CorruptionError):
+            Root.decode(one.encode(), tagged=True)
+    with pytest.raises(CorruptionError, match="tag of nothing"):
+        Root.decode(empty[:80] + b"\1" + empty[81:], tagged=True)
+    with pytest.raises(CorruptionError):
+        decode_node(node[:5] + b"\2" + node[6:])
+
+
+@given(ITEMS)
+def test_items_and_nodes_with_tags_round_trip(items: list[tuple[int, Entry]]) -> None:
+    items = tagged(items)
+    data = encode_items(items)
+    assert decode_items(memoryview(data), len(items), tagged=True) == items
+    if not items:
+        return
+    node = decode_node(encode_node(0, [(key, nodes.encode_item(key, one)) for key, one in items], True))
+    assert node.tagged and node.keys == [key for key, _ in items]
+    assert [nodes.parse_entry(node.data, start, True) for start in node.starts[:-1]] == [one for _, one in items]
+    refs = [piece.ref for _, one in items for piece in one.pieces if piece.ref is not None]
+    if refs:
+        children = [(key, nodes.child_item(key, refs[0])) for key, _ in items]
+        above = decode_node(encode_node(1, children, True))
+        assert above.tagged and set(above.refs) == {refs[0]} and above.items() == children
 
 
 @given(ITEMS, st.data())
@@ -164,8 +238,10 @@ def test_pieces_must_be_written_first() -> None:
         b'{"a": ' + b"9" * 5000 + b"}", b"[" * 100_000, b'{"a": 1}x', b"\xef\xbb\xbf{}",
     ],
 )  # fmt: skip
-def test_headers_that_are_no_json_object(text: bytes) -> None:
-    data = struct.pack("<4sIII", b"SNRT", 1, len(text), 0) + bytes(48) + text
+@pytest.mark.parametrize("version", [1, 2])
+def test_headers_that_are_no_json_object(text: bytes, version: int) -> None:
+    data = struct.pack("<4sIII", b"SNRT", version, len(text), 0) + bytes(48)
+    data += text if version == 1 else struct.pack("<QQ", 0, 1) + bytes(16) + text + bytes(-len(text) % 8)
     if text.startswith(b'{"a": 9') and not hasattr(__import__("sys"), "set_int_max_str_digits"):
         assert Root.decode(data).header
         return
@@ -175,13 +251,19 @@ def test_headers_that_are_no_json_object(text: bytes) -> None:
 
 
 def test_the_root_is_checked() -> None:
-    good = Root({"a": 1}, Ref(0x5000, 0x1000, 128, 100, 1), 3).encode()
-    for place, value in ((0, 0), (4, 2), (8, 200), (8, 0), (12, 2), (12, 0), (56, 1)):
+    one = Snapshot(3, "x", 5, 70, 1, Ref(0x9000, 0x1000, 128, 99, 7))
+    good = Root({"a": 1}, Ref(0x5000, 0x1000, 128, 100, 1), 3, 70, (one,), 4).encode()
+    assert Root.decode(good).snapshots == (one,)
+    bits = (0, 0), (4, 0), (4, 1), (8, 200), (8, 0), (12, 2), (12, 3), (12, 0), (56, 2), (56, 0), (60, 0), (61, 1)
+    for place, value in (*bits, (64, 69), (72, 3), (72, 0), (80, 1), (95, 1), (103, 1)):
         bad = bytearray(good)
         bad[place] = value
         with pytest.raises(CorruptionError):
             Root.decode(bytes(bad))
-    for size in (0, 3, 63, len(good) - 1):
+    for version in (3, 255):
+        with pytest.raises(NotSupportedError, match=f"version {version}, this SnapDB reads up to 2"):
+            Root.decode(good[:4] + bytes([version]) + good[5:])
+    for size in (0, 3, 63, 64, 95, len(good) - 1):
         with pytest.raises(CorruptionError):
             Root.decode(good[:size])
     with pytest.raises(CorruptionError):
@@ -190,13 +272,17 @@ def test_the_root_is_checked() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_resealed_root_is_refused_or_well_formed(changes: list[tuple[int, int]]) -> None:
-    data = bytearray(Root({"a": [1.5, None, "x"], "rows": 7}, Ref(0x5000, 0x1000, 128, 100, 1), 3).encode())
+    one = Snapshot(3, "x", 5, 70, 1, Ref(0x9000, 0x1000, 128, 99, 7))
+    data = bytearray(
+        Root({"a": [1.5, None, "x"], "rows": 7}, Ref(0x5000, 0x1000, 128, 100, 1), 3, 70, (one,), 4).encode()
+    )
     for place, value in changes:
         data[place % len(data)] = value
     try:
         root = Root.decode(bytes(data))
-    except CorruptionError:
+    except (CorruptionError, NotSupportedError):
         return
+    assert all(record.serial < root.serial and record.name for record in root.snapshots)
     assert isinstance(root.header, dict) and root.entries >= 0
     assert root.top is not None or not root.entries
 
@@ -249,7 +335,7 @@ class Checked:
             assert ref.length <= catalog.NODE_BYTES or len(node.keys) == 1
 
     def level(self) -> int:
-        return -1 if self.tree.top is None else self.tree._node(self.tree.top).level
+        return -1 if self.tree.top is None else self.tree.node(self.tree.top).level
 
 
 CHANGE = st.tuples(
@@ -329,7 +415,7 @@ def test_one_change_writes_one_path() -> None:
     entries = {key: entry(extents, key, [3, 4], b"m", 40) for key in range(0, 20_000, 2)}
     first = tree.apply(entries, 1)
     tree.top = first.top
-    levels = tree._node(tree.top).level + 1 if tree.top else 0
+    levels = tree.node(tree.top).level + 1 if tree.top else 0
     assert levels == 2 and first.added == 10_000
     change = tree.apply({5001: entry(extents, 1)}, 2)
     assert levels <= len(change.written) <= levels + 1 and sum(size for _, size in change.written) <= 48 << 10
@@ -569,7 +655,7 @@ def test_a_node_that_points_to_itself() -> None:
     ref = extents.write(NODE, 1, [encode_node(1, [(1, item)])], 1)[0]
     # no checksum can close the circle by chance; the level closes it where one is forged
     tree = Tree(extents, ref)
-    tree._cache[Ref(offset, PAGE, HEADER, 64, 0)] = tree._node(ref)
+    tree._cache[Ref(offset, PAGE, HEADER, 64, 0)] = tree.node(ref)
     with pytest.raises(CorruptionError, match="level"):
         list(tree.items())
 

@@ -21,7 +21,17 @@ from snapdb.errors import CorruptionError, InternalError
 from snapdb.pieces import Ref
 from snapdb.storage import extents as extents_module
 from snapdb.storage import views
-from snapdb.storage.extents import ENTRY, HEADER, NODE, ExtentHeader, Extents, decode_header, encode_header, root_ref
+from snapdb.storage.extents import (
+    ENTRY,
+    HEADER,
+    NODE,
+    ROOT,
+    ExtentHeader,
+    Extents,
+    decode_header,
+    encode_header,
+    root_ref,
+)
 from snapdb.storage.files import local_layer
 from snapdb.storage.space import Space
 from snapdb.storage.superblock import PAGE, PREAMBLE
@@ -207,7 +217,11 @@ def test_extent_header_bytes() -> None:
     data = encode_header(header)
     assert len(data) == 128 and data[:8] == b"SNEX\x01\0\0\0" and data[8:16] == b"abcdefgh"
     assert struct.unpack_from("<QQQIIQ", data, 16) == (5, 6, 7, 8, 0, 9)
-    assert not any(data[56:124]) and struct.unpack_from("<I", data, 124)[0] == zlib.crc32(data[:124])
+    assert not any(data[56:124])
+    summed = encode_header(header._replace(flags=1, crc=0xCAFEF00D))
+    assert summed[5] == 1 and not any(summed[56:120]) and struct.unpack_from("<I", summed, 120)[0] == 0xCAFEF00D
+    assert decode_header(summed) == header._replace(flags=1, crc=0xCAFEF00D)
+    assert struct.unpack_from("<I", data, 124)[0] == zlib.crc32(data[:124])
     assert decode_header(data) == header
     for place in range(128):
         other = bytearray(data)
@@ -240,7 +254,33 @@ def test_pieces_are_where_the_format_says(sizes: list[int], mapped: bool) -> Non
     assert not any(data[place:])
     header = decode_header(extents.file.pread(HEADER, again.extent))
     assert header is not None and (header.number, header.kind) == (1, NODE)
+    assert (header.flags, header.crc) == (1, zlib.crc32(b"next"))
     assert root_ref(again.extent, 4, again.crc) == again
+
+
+def test_births_are_those_of_the_headers() -> None:
+    extents = make()
+    old, new, cut = (extents.write(NODE, 1, [b"node"], generation)[0].extent for generation in (5, 6, 7))
+    assert [extents.birth(place) for place in (old, new, cut)] == [5, 6, 7]
+    extents.file.pwrite(b"x", cut + 30)
+    reader = Extents(extents.file, Space(), UUID)
+    assert [reader.birth(place) for place in (old, new, cut, cut + K)] == [5, 6, 0, 0]
+    other = Extents(extents.file, Space(), bytes(16))
+    assert [other.birth(place) for place in (old, new)] == [0, 0]
+    reader.space.high_water = extents.space.high_water
+    reader.space.release(cut, K)
+    assert reader.write(NODE, 1, [b"node"], 9)[0].extent == cut and reader.birth(cut) == 9
+
+
+def test_an_extent_may_be_written_without_growth_ahead() -> None:
+    extents = make()
+    extents.write(ENTRY, 1, [bytes(8 << 20)], 1)
+    extents.write(ENTRY, 1, [b""], 1)
+    end = extents.space.high_water
+    assert extents.length > end
+    extents.shorten(end)
+    extents.write(ROOT, 0, [b"root"], 1, ahead=False)
+    assert extents.length == extents.file.size() == end + K
 
 
 def test_an_extent_is_one_write_into_allocated_space_and_a_large_one_a_few() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from hypothesis import given
@@ -68,6 +68,7 @@ def test_superblock_bytes() -> None:
     assert data[80:96] == bytes(range(100, 116))
     assert struct.unpack_from("<IIQQQ", data, 96) == (0xFEEDF00D, 0, 0x9000, 0xB000, 1 << 50)
     assert not any(data[128:508])
+    assert BLOCK._replace(tag=b"t" * 16).encode()[48:64] == b"t" * 16
     assert struct.unpack_from("<I", data, 508) == (zlib.crc32(data[:508]),)
     assert Superblock.decode(BLOCK._replace(clean=False, slot=0).encode()) == BLOCK._replace(clean=False, slot=0)
 
@@ -96,7 +97,7 @@ def test_a_count_that_no_database_reaches_is_damage(field: str) -> None:
 def test_superblock_round_trip(slot: int, clean: bool, uuid: bytes, numbers: tuple[int, ...]) -> None:
     generation, crc, lsn, epoch, frame, time = numbers
     block = Superblock(
-        slot, clean, uuid, generation, 0x4000, 99, crc, lsn, epoch, uuid[::-1], frame, 0x5000, 0x6000, time
+        slot, clean, uuid, generation, 0x4000, 99, crc, lsn, epoch, uuid[::-1], frame, 0x5000, 0x6000, time, uuid[::-1]
     )  # fmt: skip
     assert Superblock.decode(block.encode()) == block
 
@@ -205,7 +206,12 @@ def test_a_file_cut_short_is_damaged() -> None:
     [
         ({"major": 2, "minor": 3}, r"format 2\.3, this version of SnapDB reads up to 1; a newer SnapDB reads it"),
         ({"incompatible": 0x10}, "incompatible feature bits 0x10"),
-        ({"cipher": 1}, "is encrypted"),
+        ({"cipher": 1, "derivation": 1}, "is encrypted"),
+        ({"cipher": 1, "derivation": 2}, "is encrypted"),
+        ({"cipher": 1}, "cipher 1 and key derivation 0"),
+        ({"cipher": 1, "derivation": 3}, "cipher 1 and key derivation 3"),
+        ({"cipher": 2, "derivation": 1}, "cipher 2 and key derivation 1"),
+        ({"derivation": 1}, "cipher 0 and key derivation 1"),
         ({"checksum": 2}, "checksum 2"),
         ({"page": 8192}, "pages of 8192"),
     ],
@@ -215,6 +221,18 @@ def test_what_this_version_cannot_read(changes: dict[str, int], words: str) -> N
     sb.write_static(file, HEADER._replace(**changes))
     with pytest.raises(NotSupportedError, match=words):
         sb.read_static(file, "/x")
+
+
+@pytest.mark.parametrize("derivation", [1, 2])
+def test_an_encrypted_database_is_for_those_who_can_open_it(derivation: int) -> None:
+    file = make()
+    header = HEADER._replace(cipher=1, derivation=derivation)
+    sb.write_static(file, header)
+    assert sb.read_static(file, "/x", sealed=True) == header
+    assert StaticHeader.decode(header.encode(), sealed=True) == header
+    sb.write_static(file, header._replace(cipher=2))
+    with pytest.raises(NotSupportedError, match="cipher 2"):
+        sb.read_static(file, "/x", sealed=True)
 
 
 def test_a_newer_version_is_named_though_its_checksum_is_elsewhere() -> None:
@@ -248,6 +266,18 @@ def test_slots_are_read_newest_first_from_their_own_places() -> None:
     assert sb.read_slots(file) == []
 
 
+@pytest.mark.parametrize("at", [48, 63, 128, 143])
+def test_a_plain_superblock_has_no_tag_and_no_mac(at: int) -> None:
+    file = make()
+    data = bytearray(BLOCK.encode())
+    data[at] = 1
+    file.pwrite(seal(bytes(data), 508), sb.SLOTS[1])
+    assert sb.read_slots(file) == [] and sb.changed_slots(file, UUID) == [1]
+    assert sb.changed_slots(file, bytes(16)) == []
+    sb.write_slot(file, BLOCK)
+    assert sb.read_slots(file) == [BLOCK] and sb.changed_slots(file, UUID) == []
+
+
 def test_the_holder_of_the_lock() -> None:
     file = make()
     sb.write_static(file, HEADER)
@@ -263,3 +293,38 @@ def test_the_holder_of_the_lock() -> None:
     for text in (b"pid", b"pid -4", b"pid x", b"\xff" * 64, b"pid 0", b"pid " + b"9" * 60, b"pid 1 2"):
         file.pwrite(text.ljust(64, b"\0"), 4032)
         assert sb.read_holder(file) is None
+
+
+# -- another key -------------------------------------------------------------
+def with_copies(one: StaticHeader, other: StaticHeader) -> RecordingFile:
+    file = make(*((at, header.encode()[:4032]) for header, at in zip((one, other), sb.STATIC)))
+    sb.write_holder(file, 77)
+    return file
+
+
+@pytest.mark.parametrize("newer", [0, 1, None])
+def test_the_copy_in_force_is_written_last(newer: Optional[int]) -> None:
+    """At every moment one of the two headers is in force; who has the lock is still said."""
+    copies = [HEADER, HEADER]
+    if newer is not None:
+        copies[newer] = HEADER._replace(sequence=HEADER.sequence + 5)
+    file = with_copies(*copies)
+    next_one = HEADER._replace(sequence=HEADER.sequence + 6, salt=b"n" * 16)
+    sb.replace_static(file, next_one)
+    assert [StaticHeader.decode(file.pread(4096, at), sealed=True) for at in sb.STATIC] == [next_one, next_one]
+    assert sb.read_holder(file) == 77
+
+
+@pytest.mark.parametrize("newer", [0, 1])
+def test_copies_that_differ_are_made_equal(newer: int) -> None:
+    later = HEADER._replace(sequence=HEADER.sequence + 5, salt=b"n" * 16)
+    file = with_copies(*((later, HEADER) if newer == 0 else (HEADER, later)))
+    assert sb.read_static(file, "/x", sealed=True) == later
+    sb.equalize(file)
+    assert file.pread(4032, 0) == file.pread(4032, 0x2000) == later.encode()[:4032] and sb.read_holder(file) == 77
+    before = file.pread(sb.PREAMBLE, 0)
+    sb.equalize(file)
+    assert file.pread(sb.PREAMBLE, 0) == before
+    file.pwrite(b"torn", sb.STATIC[1 - newer] + 100)
+    sb.equalize(file)
+    assert file.pread(sb.PREAMBLE, 0) == before

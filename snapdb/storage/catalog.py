@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from ..errors import CorruptionError, InternalError
+from ..errors import CorruptionError, InternalError, NotSupportedError
 from ..pieces import Entry, Ref
 from .extents import HEADER, NODE, Extents, pages
 from .nodes import (
@@ -30,64 +30,109 @@ from .nodes import (
     parse_entry,
     parse_node,
 )  # fmt: skip
+from .snapshots import Snapshot, decode_snapshots
 from .space import Space
-from .superblock import ROOT_LIMIT
+from .superblock import MOST, ROOT_LIMIT
 
 __all__ = [
-    "NODE_BYTES", "Change", "Node", "Root", "Tree", "decode_items", "decode_node", "encode_items", "encode_node",
+    "NODE_BYTES", "NO_LIMIT", "Change", "Node", "Root", "Tree", "decode_items", "decode_node", "encode_items",
+    "encode_node", "extents_of",
 ]  # fmt: skip
 
 NODE_BYTES = NODE_LIMIT - HEADER  # bytes of a node that is written: with the extent's header it fills four pages
 LARGEST = 64 << 20  # bytes of a node of one item
 _SMALL = NODE_BYTES // 4  # a changed node of fewer bytes is joined with a neighbour
 _CACHE = 8 << 20  # bytes of the nodes that a tree keeps decoded
-_NO_LIMIT = 1 << 64  # above every key
+NO_LIMIT = 1 << 64  # above every key
 
-_ROOT = struct.Struct("<4sIIIQIIQQQI4x")
-_NO_REF = (0, 0, 0, 0, 0)
+VERSION = 2  # of the root that is written
+
+_ROOT = struct.Struct("<4sIIIQIIQQQII")  # what both versions begin with
+_MORE = struct.Struct("<QQ16s")  # what version 2 has behind that
+_NO_REF = (0, 0, 0, 0, 0, b"")
+_NO_TAG = bytes(16)
+_THERE, _TAGGED = 1, 2  # flags: there is a tree; references have tags
+_PADS = [bytes(-size % 8) for size in range(8)]
 
 
 # -- the root --------------------------------------------------------------
 class Root(NamedTuple):
     """What a superblock points to: the table's ``header`` (what JSON can say), the tree's ``top`` node (None: empty),
     and the number of ``entries``.
+
+    ``snapshots``: their records, serials ascending; ``serial``: the next one's. ``lsn``: every frame up to it is in the
+    tree (0: not known).
     """
 
     header: dict[str, Any]
     top: Optional[Ref]
     entries: int
+    lsn: int = 0
+    snapshots: tuple[Snapshot, ...] = ()
+    serial: int = 1
 
-    def encode(self) -> bytes:
-        """The bytes of the root."""
+    def encode(self, tagged: bool = False) -> bytes:
+        """The bytes of the root; ``tagged``: its references have tags."""
         text = json.dumps(self.header, separators=(",", ":"), allow_nan=False).encode("ascii")
-        if len(text) + _ROOT.size > ROOT_LIMIT:
-            raise InternalError(f"a root of {len(text)} bytes")
-        top = _NO_REF if self.top is None else self.top
-        extent, size, at, length, crc = top
-        pages_of, tree = size >> PAGE_BITS, self.top is not None
-        return _ROOT.pack(b"SNRT", 1, len(text), tree, extent, pages_of, crc, at, length, self.entries, 0) + text
+        records = b"".join([record.encode() for record in self.snapshots])
+        if len(text) + len(records) + _ROOT.size + _MORE.size + 8 > ROOT_LIMIT:
+            raise InternalError(f"a root of {len(text)} bytes, its snapshots of {len(records)}")
+        extent, size, at, length, crc, tag = _NO_REF if self.top is None else self.top
+        flags = (_THERE if self.top is not None else 0) | (_TAGGED if tagged else 0)
+        head = _ROOT.pack(
+            b"SNRT", VERSION, len(text), flags, extent, size >> PAGE_BITS, crc, at,
+            length, self.entries, len(self.snapshots), len(records),
+        )  # fmt: skip
+        return b"".join([head, _MORE.pack(self.lsn, self.serial, tag), text, _PADS[len(text) & 7], records])
 
     @classmethod
-    def decode(cls, data: bytes, path: Optional[str] = None, offset: Optional[int] = None) -> Root:
-        """The root in these bytes. CorruptionError (with ``path`` and ``offset``)."""
+    def decode(
+        cls, data: bytes, path: Optional[str] = None, offset: Optional[int] = None, tagged: bool = False
+    ) -> Root:
+        """The root in these bytes. ``tagged``: its references must have tags, and else must not. CorruptionError (with
+        ``path`` and ``offset``); NotSupportedError where a newer version wrote it.
+        """
         try:
-            return cls._parse(bytes(data))
+            return cls._parse(bytes(data), tagged)
         except Bad as error:
             raise CorruptionError(f"the root of the catalog: {error}", path=path, offset=offset) from None
 
     @classmethod
-    def _parse(cls, data: bytes) -> Root:
+    def _parse(cls, data: bytes, tagged: bool) -> Root:
         if len(data) < _ROOT.size or data[:4] != b"SNRT":
             raise Bad("it is none")
-        _, version, size, tree, extent, length, crc, at, used, entries, snapshots = _ROOT.unpack_from(data)
-        if version != 1 or tree > 1 or snapshots:
-            raise Bad(f"version {version}, {tree} trees, {snapshots} snapshots")
-        if size != len(data) - _ROOT.size:
-            raise Bad(f"a header of {size} bytes in {len(data)}")
+        _, version, size, flags, extent, length, crc, at, used, entries, count, records = _ROOT.unpack_from(data)
+        if version > VERSION:
+            raise NotSupportedError(
+                f"the root has version {version}, this SnapDB reads up to {VERSION}", hint="a newer SnapDB reads it"
+            )
+        if not version or flags & ~_THERE != (_TAGGED if tagged else 0):
+            raise Bad(f"version {version}, flags {flags:#x}")
         ref = Ref(extent, length << PAGE_BITS, at, used, crc)
-        if not tree and (any(ref) or entries):
+        there = bool(flags & _THERE)
+        if not there and (any(ref) or entries):
             raise Bad(f"{entries} entries without a tree")
-        return cls(_header(data[_ROOT.size :]), ref if tree else None, entries)
+        top = ref if there else None
+        if version == 1:
+            if count or tagged or size != len(data) - _ROOT.size:
+                raise Bad(f"a header of {size} bytes in {len(data)}, {count} snapshots")
+            return cls(_header(data[_ROOT.size :]), top, entries)
+        place = _ROOT.size + _MORE.size
+        behind = place + size + (-size & 7)
+        if len(data) < place or behind + records != len(data):
+            raise Bad(f"a header of {size} bytes and snapshots of {records} in {len(data)}")
+        lsn, serial, tag = _MORE.unpack_from(data, _ROOT.size)
+        if tagged and top is not None:
+            top = top._replace(tag=tag)
+        elif tag != _NO_TAG:
+            raise Bad("a tag of nothing")
+        if any(data[place + size : behind]) or not 0 < serial <= MOST or lsn > MOST:
+            raise Bad(f"LSN {lsn}, the next snapshot {serial}")
+        snapshots = decode_snapshots(data[behind:], count, tagged)
+        for record in snapshots:
+            if record.serial >= serial or record.lsn > lsn:
+                raise Bad(f"snapshot {record.serial} of LSN {record.lsn} is later than the root")
+        return cls(_header(data[place : place + size]), top, entries, lsn, tuple(snapshots), serial)
 
 
 def _constant(name: str) -> Any:
@@ -140,23 +185,23 @@ class Tree:
         """The entry under a key, None where there is none. CorruptionError."""
         if self.top is None:
             return None
-        ref, node, limit = self.top, self._node(self.top), _NO_LIMIT
+        ref, node, limit = self.top, self.node(self.top), NO_LIMIT
         while node.level:
             index = bisect_right(node.keys, key) - 1
             if index < 0:
                 return None
-            ref, node, limit = self._child(node, index, limit)
+            ref, node, limit = self.child(node, index, limit)
         index = bisect_left(node.keys, key)
         if index == len(node.keys) or node.keys[index] != key:
             return None
-        return self._entry(ref, node, index)
+        return self.entry(ref, node, index)
 
     def items(self) -> Iterator[tuple[int, Entry]]:
         """Keys and entries, keys ascending. CorruptionError."""
         for ref, node in self._nodes():
             if not node.level:
                 for index, key in enumerate(node.keys):
-                    yield key, self._entry(ref, node, index)
+                    yield key, self.entry(ref, node, index)
 
     def keys(self) -> Iterator[int]:
         """The keys, ascending. CorruptionError."""
@@ -174,7 +219,7 @@ class Tree:
             found.append(ref[:2])
             if not node.level:
                 for index in range(len(node.keys)):
-                    found += _extents(self._entry(ref, node, index))
+                    found += extents_of(self.entry(ref, node, index))
         Space.of(found, self.extents.space.high_water, self.extents.path)
         return iter(sorted(found))
 
@@ -182,7 +227,7 @@ class Tree:
         """Every node, a parent before its children, keys ascending."""
         if self.top is None:
             return
-        ref, node, limit = self.top, self._node(self.top), _NO_LIMIT
+        ref, node, limit = self.top, self.node(self.top), NO_LIMIT
         path: list[tuple[Node, int, int]] = []  # nodes with children to come: (node, its limit, next child)
         while True:
             yield ref, node
@@ -194,12 +239,15 @@ class Tree:
                 return
             above, above_limit, index = path.pop()
             path.append((above, above_limit, index + 1))
-            ref, node, limit = self._child(above, index, above_limit)
+            ref, node, limit = self.child(above, index, above_limit)
 
-    def _child(self, node: Node, index: int, limit: int) -> tuple[Ref, Node, int]:
-        """The child of a node, checked against what its parent says of it, and the limit of its keys."""
+    def child(self, node: Node, index: int, limit: int = NO_LIMIT) -> tuple[Ref, Node, int]:
+        """The child of a node, checked against what its parent says of it, and the limit of its keys.
+
+        ``limit``: that of the node itself, which every key in it is below. CorruptionError.
+        """
         ref = node.refs[index]
-        child = self._node(ref)
+        child = self.node(ref)
         if index + 1 < len(node.keys):
             limit = node.keys[index + 1]
         if child.level != node.level - 1:
@@ -210,7 +258,8 @@ class Tree:
             raise self._damaged(ref, f"its last key {child.keys[-1]} belongs to another node")
         return ref, child, limit
 
-    def _node(self, ref: Ref) -> Node:
+    def node(self, ref: Ref) -> Node:
+        """The node at a reference, by itself: ``child`` checks it against its parent too. CorruptionError."""
         node = self._cache.get(ref)
         if node is not None:
             return node
@@ -221,6 +270,8 @@ class Tree:
             node = parse_node(data)
         except Bad as error:
             raise self._damaged(ref, str(error)) from None
+        if node.tagged is not self.extents.sealed:
+            raise self._damaged(ref, "its references have tags, or none, as in another kind of database")
         self._keep(ref, node)
         return node
 
@@ -234,9 +285,10 @@ class Tree:
                 if self._cache.pop(oldest, None) is not None:
                     self._cached -= oldest.size
 
-    def _entry(self, ref: Ref, node: Node, index: int) -> Entry:
+    def entry(self, ref: Ref, node: Node, index: int) -> Entry:
+        """An entry of the leaf at ``ref``. CorruptionError."""
         try:
-            return parse_entry(node.data, node.starts[index])
+            return parse_entry(node.data, node.starts[index], node.tagged)
         except Bad as error:
             raise self._damaged(ref, f"entry {node.keys[index]}: {error}") from None
 
@@ -261,7 +313,8 @@ class Tree:
         return Change(top, work.written, work.released, work.added)
 
 
-def _extents(entry: Entry) -> set[tuple[int, int]]:
+def extents_of(entry: Entry) -> set[tuple[int, int]]:
+    """The extents (offset, size) that an entry's pieces are in."""
     return {piece.ref[:2] for piece in entry.pieces if piece.ref is not None}
 
 
@@ -284,9 +337,9 @@ class _Work:
         if top is None:
             items = self._leaf(None, None, changes)
         else:
-            node = self.tree._node(top)
+            node = self.tree.node(top)
             level = node.level
-            items = self._changed(top, node, _NO_LIMIT, changes)
+            items = self._changed(top, node, NO_LIMIT, changes)
         if items is None:
             return top
         if top is not None:
@@ -298,7 +351,7 @@ class _Work:
         while items:
             if level and len(items) == 1:  # a node of one child is no use at the top
                 ref = child_ref(items[0][1])
-                node = self.tree._node(ref)
+                node = self.tree.node(ref)
                 if not node.level or len(node.keys) > 1:
                     return ref
                 self.released.append(ref[:2])
@@ -318,7 +371,7 @@ class _Work:
             return self._leaf(ref, node, changes)
         below: list[Optional[list[Item]]] = [None] * len(node.keys)
         for index, start, stop in _divide(node.keys, changes):
-            below[index] = self._changed(*self.tree._child(node, index, limit), changes[start:stop])
+            below[index] = self._changed(*self.tree.child(node, index, limit), changes[start:stop])
         if all(items is None for items in below):
             return None
         return self._join(node, limit, below)
@@ -354,7 +407,7 @@ class _Work:
 
     def _take(self, node: Node, index: int, limit: int) -> list[Item]:
         """The items of a child that a small neighbour is joined with."""
-        ref, child, _ = self.tree._child(node, index, limit)
+        ref, child, _ = self.tree.child(node, index, limit)
         self.released.append(ref[:2])
         return child.items()
 
@@ -371,7 +424,7 @@ class _Work:
             old = None
             if node is not None and ref is not None and index < len(keys) and keys[index] == key:
                 place += 1
-                old = self.tree._entry(ref, node, index)
+                old = self.tree.entry(ref, node, index)
             if old is None and entry is None:
                 continue
             new = None if entry is None else encode_item(key, entry)
@@ -382,7 +435,7 @@ class _Work:
             touched = True
             self.added += (new is not None) - (old is not None)
             if old is not None:
-                self.released += sorted(_extents(old) - (set() if entry is None else _extents(entry)))
+                self.released += sorted(extents_of(old) - (set() if entry is None else extents_of(entry)))
         if not touched:
             return None
         if node is not None:
@@ -390,7 +443,7 @@ class _Work:
         return done
 
     def _write(self, level: int, items: list[Item]) -> tuple[int, Ref]:
-        data = encode_node(level, items)
+        data = encode_node(level, items, self.tree.extents.sealed)
         if len(data) > LARGEST or level >= DEPTH:
             raise InternalError(f"a catalog node of {len(data)} bytes at level {level}")
         ref = self.tree.extents.write(NODE, items[0][0], [data], self.generation)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import DurabilityError
 from . import lock
@@ -14,24 +14,28 @@ from .checkpoint import write_root
 from .extents import Extents
 from .layer import FileLayer, failure
 from .space import Space
-from .superblock import PREAMBLE, StaticHeader, Superblock, write_slot, write_static
+from .superblock import NO_TAG, PREAMBLE, StaticHeader, Superblock, write_slot, write_static
 from .wal import refused, wal_path
+
+if TYPE_CHECKING:
+    from .crypto import Keys
 
 __all__ = ["AS_MADE", "check_beside", "create", "resolved", "sync_name"]
 
 AS_MADE = 2  # the generation of a database that was never written
 
 
-def create(layer: FileLayer, path: str, header: dict[str, Any], timeout: float) -> None:
-    """Make a database with this header and no entries. FileExistsError, FileNotFoundError or
-    NotADirectoryError where there is no folder for it, StorageError, LockedError, DurabilityError.
+def create(layer: FileLayer, path: str, header: dict[str, Any], timeout: float, keys: Optional[Keys] = None) -> None:
+    """Make a database with this header and no entries; with ``keys`` an encrypted one, whose data key is fresh.
+    FileExistsError, FileNotFoundError or NotADirectoryError where there is no folder for it, StorageError, LockedError,
+    DurabilityError.
     """
     path = resolved(layer, path)
     check_beside(layer, path)
     claim = _claim_empty(layer, path, timeout) if layer.exists(path) else None
     temporary = f"{path}.tmp-{os.urandom(6).hex()}"
     try:
-        _write_new(layer, temporary, header)
+        _write_new(layer, temporary, header, keys)
         layer.rename(temporary, path, claim is not None)
     except BaseException as error:
         _remove(layer, temporary)
@@ -81,22 +85,28 @@ def _claim_empty(layer: FileLayer, path: str, timeout: float) -> Optional[lock.C
     return claim
 
 
-def _write_new(layer: FileLayer, path: str, header: dict[str, Any]) -> None:
+def _write_new(layer: FileLayer, path: str, header: dict[str, Any], keys: Optional[Keys]) -> None:
     """A whole database in a new file, synced."""
+    static, cipher = StaticHeader(os.urandom(16)), None
+    if keys is not None:
+        from . import crypto
+
+        cipher = crypto.create(static, keys)
+        static = cipher.static
+    uuid = static.uuid
     file = layer.open(path, "x")
     try:
-        uuid = os.urandom(16)
         file.allocate(0, PREAMBLE)
-        extents = Extents(file, Space(), uuid, mapped=False)
+        extents = Extents(file, Space(), uuid, mapped=False, cipher=cipher)
         ref = write_root(extents, Root(header, None, 0), 1)
         high_water = extents.space.high_water
-        write_static(file, StaticHeader(uuid))
+        write_static(file, static)
         for slot in (0, 1):  # the second has generation AS_MADE
             block = Superblock(
                 slot, True, uuid, slot + 1, ref.extent, ref.length, ref.crc, 0, 0, bytes(16), 0, high_water, high_water,
-                time.time_ns() // 1000,
+                time.time_ns() // 1000, ref.tag or NO_TAG,
             )  # fmt: skip
-            write_slot(file, block)
+            write_slot(file, block, cipher)
         file.sync()
     finally:
         file.close()

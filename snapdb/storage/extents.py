@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import weakref
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import CorruptionError, InternalError
 from ..pieces import Ref
+from .seals import TAG, BadTag
 from .space import Space
 from .superblock import CRC, MAX_OFFSET, PAGE, PREAMBLE
 from .views import Windows, windows_of
 
 if TYPE_CHECKING:
     from .layer import File
+    from .seals import Cipher, Sealer
 
 __all__ = [
-    "ENTRY", "HEADER", "NODE", "ROOT", "ExtentHeader", "Extents", "decode_header", "encode_header",
-    "pages", "root_ref",
+    "DEAD", "ENTRY", "HEADER", "NODE", "ROOT", "SEALED", "SUMMED", "ExtentHeader", "Extents", "decode_header",
+    "encode_header", "pages", "root_ref",
 ]  # fmt: skip
 
-ENTRY, NODE, ROOT = 1, 2, 3  # kinds
+ENTRY, NODE, ROOT, DEAD = 1, 2, 3, 4  # kinds
+SUMMED = 1  # flag of a header: the payload's CRC-32 stands in it
+SEALED = 2  # flag of a header: the pieces are encrypted, with a key that its salt makes
 HEADER = 128  # bytes of an extent's header; the first piece is behind it
 ALIGN = 64  # of a piece
 
-_FIELDS = struct.Struct("<4sBB2xQQQQI4xQ68x")
+_FIELDS = struct.Struct("<4sBB2xQQQQI4xQ16s48xI")
 _CRC_AT = 124
 _CRC_FIELD = struct.Struct("<I")
 _BATCH = 4 << 20  # bytes of one write
@@ -35,12 +41,17 @@ _FULL = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)
 )  # no space, or no permission for more of it
 _PADS = [bytes(size) for size in range(ALIGN)]
+_NO_SALT = bytes(16)
+_NO_TAGS: Iterable[bytes] = repeat(b"")
+_SEALERS = 4096  # extents whose keys are kept
 
 
 class ExtentHeader(NamedTuple):
     """What an extent says of itself, for ``repair``; a reader trusts the parent only. ``uuid``: the low half.
 
-    ``number``: the n-th extent written for its generation. ``payload``: bytes behind the header.
+    ``number``: the n-th extent written for its generation, which is its birth: no superblock of an earlier one reaches
+    it. ``payload``: bytes behind the header. ``crc``: with the flag ``SUMMED`` the CRC-32 of its one piece, as it is
+    stored. ``salt``: with the flag ``SEALED`` what makes the key of the pieces, fresh for every extent.
     """
 
     kind: int
@@ -50,14 +61,18 @@ class ExtentHeader(NamedTuple):
     key: int
     pieces: int
     payload: int
+    flags: int = 0
+    crc: int = 0
+    salt: bytes = _NO_SALT
 
 
 def encode_header(header: ExtentHeader) -> bytes:
     """The 128 bytes."""
     low = int.from_bytes(header.uuid[:8], "little")
     body = _FIELDS.pack(
-        b"SNEX", header.kind, 0, low, header.number, header.generation, header.key, header.pieces, header.payload
-    )
+        b"SNEX", header.kind, header.flags, low, header.number, header.generation, header.key, header.pieces,
+        header.payload, header.salt, header.crc,
+    )  # fmt: skip
     return body + _CRC_FIELD.pack(CRC(body))
 
 
@@ -65,8 +80,13 @@ def decode_header(data: bytes) -> Optional[ExtentHeader]:
     """The header in these bytes, None where they do not verify."""
     if len(data) < HEADER or data[:4] != b"SNEX" or CRC(data[:_CRC_AT]) != _CRC_FIELD.unpack_from(data, _CRC_AT)[0]:
         return None
-    _, kind, _, low, number, generation, key, pieces, payload = _FIELDS.unpack_from(data)
-    return ExtentHeader(kind, low.to_bytes(8, "little"), number, generation, key, pieces, payload)
+    return _parse_header(data)
+
+
+def _parse_header(data: bytes) -> ExtentHeader:
+    """The header in these bytes, whether they verify or not: where the pieces are sealed their tags tell."""
+    _, kind, flags, low, number, generation, key, pieces, payload, salt, crc = _FIELDS.unpack_from(data)
+    return ExtentHeader(kind, low.to_bytes(8, "little"), number, generation, key, pieces, payload, flags, crc, salt)
 
 
 def pages(size: int) -> int:
@@ -74,9 +94,17 @@ def pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def root_ref(root_at: int, root_bytes: int, root_crc: int) -> Ref:
-    """The reference to the root that a superblock names."""
-    return Ref(root_at, pages(HEADER + root_bytes), HEADER, root_bytes, root_crc)
+def root_ref(root_at: int, root_bytes: int, root_crc: int, tag: bytes = b"") -> Ref:
+    """The reference to the root that a superblock names; ``tag``: in an encrypted file."""
+    return Ref(root_at, pages(HEADER + root_bytes), HEADER, root_bytes, root_crc, tag)
+
+
+def _sealed(
+    sealer: Sealer, places: Sequence[int], views: Sequence[memoryview]
+) -> tuple[list[memoryview], list[bytes]]:
+    """What is stored of parts at these places of an extent, and their tags."""
+    sealed = [sealer.seal(at, view) for at, view in zip(places, views)]
+    return [memoryview(data) for data, _ in sealed], [tag for _, tag in sealed]
 
 
 class _Ended(weakref.ref):  # type: ignore[type-arg]
@@ -124,24 +152,38 @@ class Extents:
 
     ``space`` says where there is room (replace it once what is reachable is known), ``length`` is the file's length in
     whole pages, ``path`` names the file in errors. ``mapped=False`` reads with ``pread``, and so does a platform
-    that has no maps.
+    that has no maps. ``cipher``: of an encrypted database; what is read is then a copy, and its tag was verified.
+    ``inherits``: it keeps the extents from being used that views of earlier handles show.
     """
 
-    def __init__(self, file: File, space: Space, uuid: bytes, mapped: bool = True) -> None:
+    def __init__(
+        self,
+        file: File,
+        space: Space,
+        uuid: bytes,
+        mapped: bool = True,
+        cipher: Optional[Cipher] = None,
+        inherits: bool = True,
+    ) -> None:
         self.file = file
+        self.cipher = cipher
+        self.sealed = cipher is not None
         self.path = file.path
         self.uuid = uuid
         self.length = file.size() // PAGE * PAGE
         self._space = space
         self._low = uuid[:8]
-        self._mapped = mapped
+        self._mapped = mapped and cipher is None
+        self._sealers: dict[int, Sealer] = {}  # by extent, of some that were read
+        self._tag = 0 if cipher is None else TAG
         self._map: Optional[memoryview] = None
         self._windows_of: Optional[Windows] = None
         self._windows: dict[int, _Ended] = {}  # of the extents with live views, and of some whose views ended
         self._verified: dict[int, set[tuple[int, int, int]]] = {}  # extent -> (at, length, crc) of pieces that verified
         self._generation = -1
         self._number = 0
-        self._inherited = _inherit(file)
+        self._births: dict[int, int] = {}  # extent -> the generation that this handle wrote it for
+        self._inherited = _inherit(file) if inherits else []
 
     @property
     def space(self) -> Space:
@@ -157,8 +199,9 @@ class Extents:
             self._space = space
 
     # -- writing ---------------------------------------------------------------
-    def write(self, kind: int, key: int, parts: Sequence[Any], generation: int) -> list[Ref]:
-        """Write one new extent, without a flush; references to its parts (bytes-like), in order.
+    def write(self, kind: int, key: int, parts: Sequence[Any], generation: int, ahead: bool = True) -> list[Ref]:
+        """Write one new extent, without a flush; references to its parts (bytes-like), in order. ``ahead``: a file that
+        must grow for it grows by more than that.
 
         Where the file system refuses, the space is free again and the OSError passes on.
         """
@@ -172,17 +215,49 @@ class Extents:
         size = pages(place)
         if generation != self._generation:
             self._generation, self._number = generation, 0
-        header = ExtentHeader(kind, self._low, self._number, generation, key, len(views), place - HEADER)
+        flags, crc, salt, tags = 0, 0, _NO_SALT, _NO_TAGS
+        if self.cipher is not None:
+            flags, salt = SEALED, os.urandom(len(_NO_SALT))
+            unsealed = ExtentHeader(kind, self._low, self._number, generation, key, len(views), 0)
+            views, tags = _sealed(self.cipher.extent(salt, unsealed), places, views)
+        sums = [CRC(view) for view in views]
+        if kind != ENTRY:
+            flags, crc = flags | SUMMED, sums[0]
+        header = ExtentHeader(
+            kind, self._low, self._number, generation, key, len(views), place - HEADER, flags, crc, salt
+        )
         offset = self._space.allocate(size)
         try:
-            self._grow(offset + size)
+            self._grow(offset + size, ahead)
             self._forget(offset)
+            self._births[offset] = generation
             self._put(offset, size, encode_header(header), places, views)
         except BaseException:
             self._space.release(offset, size)
             raise
         self._number += 1
-        return [Ref(offset, size, at, view.nbytes, CRC(view)) for at, view in zip(places, views)]
+        return [
+            Ref(offset, size, at, view.nbytes, crc, tag) for at, view, crc, tag in zip(places, views, sums, tags)
+        ]
+
+    def doubt(self) -> None:
+        """Have everything verified anew when it is read next."""
+        self._verified.clear()
+
+    def make_room(self, end: int) -> None:
+        """Have the file reach that far. OSError."""
+        self._grow(end, True)
+
+    def birth(self, offset: int) -> int:
+        """The generation that the extent at this place was written for: no superblock of an earlier one reaches it. 0
+        where its header does not verify. OSError.
+        """
+        known = self._births.get(offset)
+        if known is None:
+            header = decode_header(self.file.pread(HEADER, offset))
+            known = 0 if header is None or header.uuid != self._low else header.generation
+            self._births[offset] = known
+        return known
 
     def release(self, extents: Iterable[tuple[int, int]]) -> None:
         """Give back extents (offset, size) that were written and that nothing on disk reaches."""
@@ -196,6 +271,12 @@ class Extents:
         self._map = self._windows_of = None
         self._windows.clear()
         return True
+
+    @property
+    def viewed(self) -> list[Any]:
+        """What live views of the map are made from, one for each extent: it goes with the last of its views."""
+        windows = [ended() for ended in list(self._windows.values())]
+        return [window for window in windows if window is not None]
 
     def close(self) -> None:
         """Give the map up. Views of it live on; their extents are kept from whoever opens the file next."""
@@ -213,10 +294,10 @@ class Extents:
         self.file.truncate(length)
         self.length = length
 
-    def _grow(self, end: int) -> None:
+    def _grow(self, end: int, further: bool) -> None:
         if end <= self.length:
             return
-        ahead = min(self.length // 64, _STEP) // PAGE * PAGE
+        ahead = min(self.length // 64, _STEP) // PAGE * PAGE if further else 0
         try:
             self.file.allocate(self.length, end + ahead - self.length)
         except OSError as error:
@@ -253,16 +334,19 @@ class Extents:
         """Nothing is known any more of what was at this place."""
         self._verified.pop(offset, None)
         self._windows.pop(offset, None)
+        self._sealers.pop(offset, None)
 
     # -- reading ---------------------------------------------------------------
     def check(self, ref: Ref) -> None:
         """CorruptionError where a reference leads out of the file or of its extent."""
-        extent, size, at, length, _ = ref
+        extent, size, at, length, _, tag = ref
         if (
             extent < PREAMBLE or (extent | size) % PAGE or extent + size > min(self._space.high_water, self.length)
             or at < HEADER or at % ALIGN or at + length > size
         ):  # fmt: skip
             raise self._damaged(ref, f"a reference to {length} bytes at {at} of an extent of {size} is out of bounds")
+        if len(tag) != self._tag:
+            raise self._damaged(ref, "a reference has a tag, or none, as in another kind of database")
 
     def read(self, ref: Ref, verify: bool = True) -> memoryview:
         """The bytes of a piece, read-only. CorruptionError where they do not verify.
@@ -305,12 +389,45 @@ class Extents:
 
     def _pread(self, ref: Ref, verify: bool) -> bytes:
         self.check(ref)
+        if self.cipher is not None:
+            return self._unseal(self.cipher, ref)
         data = self.file.pread(ref.length, ref.extent + ref.at)
-        if len(data) != ref.length:
-            raise self._damaged(ref, f"the file ends within the {ref.length} bytes at {ref.extent + ref.at}")
+        self._whole(ref, data)
         if verify:
             self._verify(ref, data)
         return data
+
+    def _whole(self, ref: Ref, data: Any) -> None:
+        if len(data) != ref.length:
+            raise self._damaged(ref, f"the file ends within the {ref.length} bytes at {ref.extent + ref.at}")
+
+    def _unseal(self, cipher: Cipher, ref: Ref) -> bytes:
+        """What a sealed piece says."""
+        sealer = self._sealers.get(ref.extent)
+        if sealer is not None:
+            data = self.file.pread(ref.length, ref.extent + ref.at)
+            try:
+                return sealer.open(ref.at, data, ref.tag)
+            except BadTag:
+                pass  # the extent may be another one since: somebody else may write the file that this is a reader of
+        near = ref.at == HEADER
+        first = self.file.pread(HEADER + ref.length if near else HEADER, ref.extent)
+        stored: Any = memoryview(first)[HEADER:] if near else self.file.pread(ref.length, ref.extent + ref.at)
+        self._whole(ref, stored)
+        header = _parse_header(first)
+        sealer = cipher.extent(header.salt, header)
+        try:
+            found = sealer.open(ref.at, stored, ref.tag)
+        except BadTag:
+            self._verify(ref, stored)  # the tag says all that the checksum could, but not what happened
+            what = f"the header of the extent at {ref.extent} does not verify"
+            if decode_header(first) is not None:
+                what = f"the piece of {ref.length} bytes at {ref.extent + ref.at} was changed"
+            raise self._damaged(ref, what) from None
+        if len(self._sealers) >= _SEALERS:
+            self._sealers.clear()
+        self._sealers[ref.extent] = sealer
+        return found
 
     def _window(self, ref: Ref) -> Any:
         """The exporter of the extent, leased; None where there is no map."""

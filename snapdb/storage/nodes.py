@@ -25,10 +25,13 @@ NODE_LIMIT = 16384  # bytes of a node of more than one item
 NODE_HEADER = 24  # bytes of a node before its items
 PAGE_BITS = 12
 
-_NODE = struct.Struct("<4sB3xIIQ")
+_NODE = struct.Struct("<4sBB2xIIQ")
 _CHILD = struct.Struct("<QQIIQQ")
+_SEALED_CHILD = struct.Struct("<QQIIQQ16s")
 _ITEM = struct.Struct("<QII")
 _PIECE = struct.Struct("<IIQIIQQ")
+_TAG = 16  # bytes of a tag, which stands behind a reference in an encrypted file
+_TAGGED = 1  # flag of a node: references have tags
 _PAIR = struct.Struct("<II")
 _PADS = [bytes(-size % 8) for size in range(8)]
 
@@ -47,35 +50,42 @@ def encode_item(key: int, entry: Entry) -> bytes:
     for tag, words, _, ref in entry.pieces:
         if ref is None:
             raise InternalError(f"a piece of entry {key} is not written yet")
-        parts.append(_PIECE.pack(tag, len(words), ref.extent, ref.size >> PAGE_BITS, ref.crc, ref.at, ref.length))
+        extent, size, at, length, crc, proof = ref
+        parts.append(_PIECE.pack(tag, len(words), extent, size >> PAGE_BITS, crc, at, length))
+        if proof:
+            parts.append(proof)
         if words:
             parts += (words, _PADS[len(words) & 7])
     return b"".join(parts)
 
 
 def encode_items(items: Iterable[tuple[int, Entry]]) -> bytes:
-    """Leaf items as they stand in a leaf and in a bulk frame: keys strictly ascending, references only."""
+    """Leaf items as they stand in a leaf and in a bulk frame: keys strictly ascending, references only; tags in all or
+    in none.
+    """
     return b"".join([encode_item(key, entry) for key, entry in items])
 
 
 def decode_items(
-    data: Any, count: int, *, path: Optional[str] = None, offset: Optional[int] = None
+    data: Any, count: int, *, tagged: bool = False, path: Optional[str] = None, offset: Optional[int] = None
 ) -> list[tuple[int, Entry]]:
     """``count`` leaf items that fill ``data``. CorruptionError (with ``path`` and ``offset``) where they are not that.
 
+    ``tagged``: references have tags.
     The references are whole pages and stay within their extents; whether the file has these is for the reader to check.
     """
     try:
         data = bytes(data)
-        keys, starts = _walk(data, 0, count)
-        return [(key, parse_entry(data, start)) for key, start in zip(keys, starts)]
+        keys, starts = _walk(data, 0, count, tagged)
+        return [(key, parse_entry(data, start, tagged)) for key, start in zip(keys, starts)]
     except Bad as error:
         raise CorruptionError(f"damaged catalog items: {error}", path=path, offset=offset) from None
 
 
-def _walk(data: bytes, place: int, count: int) -> tuple[list[int], list[int]]:
+def _walk(data: bytes, place: int, count: int, tagged: bool) -> tuple[list[int], list[int]]:
     """The keys of leaf items, and their places with the end behind them."""
     end = len(data)
+    least = _PIECE.size + (_TAG if tagged else 0)
     if count > (end - place) // _ITEM.size:
         raise Bad(f"{count} items in {end - place} bytes")
     item, pair = _ITEM.unpack_from, _PAIR.unpack_from
@@ -91,11 +101,11 @@ def _walk(data: bytes, place: int, count: int) -> tuple[list[int], list[int]]:
             keys.append(key)
             starts.append(place)
             place += 16 + (size + 7 & -8)
-            if pieces > (end - place) // 40:
+            if pieces > (end - place) // least:
                 raise Bad(f"{pieces} pieces in {end - place} bytes")
             for _ in range(pieces):
                 size = pair(data, place)[1]
-                place += 40 + (size + 7 & -8)
+                place += least + (size + 7 & -8)
     except struct.error:
         raise Bad("an item ends behind it") from None
     if place != end:
@@ -104,7 +114,7 @@ def _walk(data: bytes, place: int, count: int) -> tuple[list[int], list[int]]:
     return keys, starts
 
 
-def parse_entry(data: bytes, place: int) -> Entry:
+def parse_entry(data: bytes, place: int, tagged: bool = False) -> Entry:
     """The entry of a leaf's item at this place, which was found to be whole. ``Bad`` says what is wrong."""
     _, count, size = _ITEM.unpack_from(data, place)
     place += 16
@@ -118,16 +128,20 @@ def parse_entry(data: bytes, place: int) -> Entry:
         if extent & 4095 or at & 63 or at < HEADER or at + used > length:
             raise Bad(f"a piece of {used} bytes at {at} of an extent of {length}")
         place += 40
+        proof = b""
+        if tagged:
+            proof = data[place : place + _TAG]
+            place += _TAG
         words = data[place : place + size] if size else b""
         place += size + 7 & -8
-        pieces.append(new(Piece, (tag, words, None, new(Ref, (extent, length, at, used, crc)))))
+        pieces.append(new(Piece, (tag, words, None, new(Ref, (extent, length, at, used, crc, proof)))))
     return Entry(meta, pieces)
 
 
 # -- nodes -----------------------------------------------------------------
 class Node(NamedTuple):
     """A node as it is kept. A leaf (``level`` 0) has ``data`` and ``starts`` (places of its items, and the end), others
-    ``refs``.
+    ``refs``. ``tagged``: references have tags.
     """
 
     level: int
@@ -135,6 +149,7 @@ class Node(NamedTuple):
     data: bytes
     starts: list[int]
     refs: list[Ref]
+    tagged: bool = False
 
     def item(self, index: int) -> Item:
         """An item as it is written."""
@@ -149,19 +164,20 @@ class Node(NamedTuple):
 
 def child_item(key: int, ref: Ref) -> bytes:
     """The item of a node above the leaves: a child by its first key."""
-    return _CHILD.pack(key, ref.extent, ref.size >> PAGE_BITS, ref.crc, ref.at, ref.length)
+    return _CHILD.pack(key, ref.extent, ref.size >> PAGE_BITS, ref.crc, ref.at, ref.length) + ref.tag
 
 
 def child_ref(item: bytes) -> Ref:
     """The reference in the item of a node above the leaves."""
-    _, extent, size, crc, at, length = _CHILD.unpack(item)
-    return Ref(extent, size << PAGE_BITS, at, length, crc)
+    _, extent, size, crc, at, length = _CHILD.unpack_from(item)
+    return Ref(extent, size << PAGE_BITS, at, length, crc, item[_CHILD.size :])
 
 
-def encode_node(level: int, items: Sequence[Item]) -> bytes:
-    """The bytes of a node with these items, at least one."""
+def encode_node(level: int, items: Sequence[Item], tagged: bool = False) -> bytes:
+    """The bytes of a node with these items, at least one; ``tagged``: their references have tags."""
     body = b"".join([data for _, data in items])
-    return _NODE.pack(b"SNND", level, len(items), NODE_HEADER + len(body), items[0][0]) + body
+    flags = _TAGGED if tagged else 0
+    return _NODE.pack(b"SNND", level, flags, len(items), NODE_HEADER + len(body), items[0][0]) + body
 
 
 def decode_node(data: Any, *, path: Optional[str] = None, offset: Optional[int] = None) -> Node:
@@ -176,25 +192,30 @@ def parse_node(data: bytes) -> Node:
     """The node in these bytes; what leads out of it is not checked. ``Bad`` says what is wrong."""
     if len(data) < NODE_HEADER or data[:4] != b"SNND":
         raise Bad("it is none")
-    _, level, count, size, first = _NODE.unpack_from(data)
-    if size != len(data):
-        raise Bad(f"it says {size} bytes and has {len(data)}")
+    _, level, flags, count, size, first = _NODE.unpack_from(data)
+    if size != len(data) or flags & ~_TAGGED:
+        raise Bad(f"it says {size} bytes and has {len(data)}, flags {flags:#x}")
+    tagged = bool(flags)
+    child = _SEALED_CHILD if tagged else _CHILD
     if not count or level >= DEPTH:
         raise Bad(f"{count} items at level {level}")
     if size > NODE_LIMIT and count > 1:
         raise Bad(f"{count} items in {size} bytes")
     if not level:
-        keys, starts = _walk(data, NODE_HEADER, count)
-        node = Node(0, keys, data, starts, [])
-    elif count * _CHILD.size != size - NODE_HEADER:
+        keys, starts = _walk(data, NODE_HEADER, count, tagged)
+        node = Node(0, keys, data, starts, [], tagged)
+    elif count * child.size != size - NODE_HEADER:
         raise Bad(f"{count} children in {size} bytes")
     else:
-        rows = list(_CHILD.iter_unpack(memoryview(data)[NODE_HEADER:]))
+        rows = list(child.iter_unpack(memoryview(data)[NODE_HEADER:]))
         keys = [row[0] for row in rows]
         if any(map(int.__ge__, keys, keys[1:])):
             raise Bad("its keys do not ascend")
-        refs = [Ref(extent, length << PAGE_BITS, at, used, crc) for _, extent, length, crc, at, used in rows]
-        node = Node(level, keys, b"", [], refs)
+        if tagged:
+            refs = [Ref(extent, size << PAGE_BITS, at, used, crc, tag) for _, extent, size, crc, at, used, tag in rows]
+        else:
+            refs = [Ref(extent, length << PAGE_BITS, at, used, crc) for _, extent, length, crc, at, used in rows]
+        node = Node(level, keys, b"", [], refs, tagged)
     if keys[0] != first:
         raise Bad(f"its first key is {keys[0]}, it says {first}")
     return node

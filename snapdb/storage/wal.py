@@ -15,12 +15,15 @@ import weakref
 import zlib
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
 
 from ..errors import ClosedError, DurabilityError, StorageError
 from ..step import insist
 from .layer import File, FileLayer
 from .superblock import MOST
+
+if TYPE_CHECKING:
+    from .seals import Cipher
 
 __all__ = ["COMMIT", "HEADER", "Wal", "WalHeader", "refused", "wal_path"]
 
@@ -102,10 +105,21 @@ class Owner(Protocol):
 
 
 class Wal:
-    """The log of an open database. ``data_waits``: extents are written that frames refer to and that are not synced."""
+    """The log of an open database. ``data_waits``: extents are written that frames refer to and that are not synced.
+    ``cipher``: of an encrypted one.
+    """
 
     def __init__(
-        self, layer: FileLayer, path: str, kernel: Any, durability: str, limit: int, owner: Owner, lsn: int, crc: int
+        self,
+        layer: FileLayer,
+        path: str,
+        kernel: Any,
+        durability: str,
+        limit: int,
+        owner: Owner,
+        lsn: int,
+        crc: int,
+        cipher: Optional[Cipher] = None,
     ) -> None:
         self.layer = layer
         self.path = path
@@ -129,6 +143,10 @@ class Wal:
         # the log must not keep this object alive: a handle that is dropped gives back lock and descriptors at once
         call = _weak(self)
         self.log = kernel.Log(call("_write"), call("_room"), call("_failed"), call("_settle"))
+        if cipher is not None:
+            from .sealed import SealedLog
+
+            self.log = SealedLog(self.log, cipher, call("_room"))
         self.log.start(bytes(16), 0, lsn, crc, 0)
         self.log.durable_lsn = lsn
         self._idle()
@@ -315,6 +333,10 @@ class Wal:
             self._flush_held()
         if log.position > self._due:
             self._long()
+
+    def show(self) -> None:
+        """Give the system what is held: other processes see it then."""
+        self._flush_held()
 
     def _flush_held(self) -> None:
         """Give the system what was held. The change that led here is done: a refusal is no error of its."""
