@@ -6,19 +6,19 @@ Nothing on disk refers to it before the superblock does; where anything fails be
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any, NamedTuple, Optional
 
 from ..errors import CorruptionError
 from ..pieces import Entry, Piece, Ref
 from .catalog import Root, Tree
-from .extents import ENTRY, HEADER, ROOT, Extents, pages
+from .extents import DEAD, ENTRY, HEADER, ROOT, Extents, pages
 from .recovery import read_root
+from .snapshots import Filed, History, Places
 from .space import Space
 from .superblock import PAGE, Superblock
 
-__all__ = ["Draft", "Places", "Written", "build_space", "places", "plain", "root_place", "write_root"]
-
-Places = set[tuple[int, int]]  # extents (offset, size)
+__all__ = ["Applied", "Draft", "Places", "Written", "build_space", "places", "plain", "root_place", "write_root"]
 
 
 def places(entry: Optional[Entry]) -> Places:
@@ -34,25 +34,38 @@ def plain(header: dict[str, Any]) -> dict[str, Any]:
 
 def write_root(extents: Extents, root: Root, generation: int) -> Ref:
     """Write the root's extent, without a flush."""
-    return extents.write(ROOT, 0, [root.encode()], generation)[0]
+    return extents.write(ROOT, 0, [root.encode(extents.sealed)], generation)[0]
+
+
+class Applied(NamedTuple):
+    """A new tree: its ``top`` node, its number of ``entries``, and what it no longer reaches."""
+
+    top: Optional[Ref]
+    entries: int
+    released: Places
 
 
 class Written(NamedTuple):
-    """A new root and what it no longer reaches."""
+    """A new root with its snapshots; ``filed.free`` is what it no longer reaches."""
 
     root: Root
     ref: Ref
-    released: Places
+    filed: Filed
 
 
 LARGE = 64 << 10  # bytes of a piece that has an extent to itself
 
 
 class Draft:
-    """New extents of one checkpoint (or one bulk write) that no superblock reaches yet."""
+    """New extents of one checkpoint (or one bulk write) that no superblock reaches yet.
 
-    def __init__(self, extents: Extents, generation: int) -> None:
+    ``unproven``: extents that are copied, for their flush may have failed: the system may show what will never be on
+    stable storage, and no later flush puts it there.
+    """
+
+    def __init__(self, extents: Extents, generation: int, unproven: Collection[tuple[int, int]] = ()) -> None:
         self.extents = extents
+        self.unproven = unproven
         self.generation = generation
         self.made: Places = set()
 
@@ -65,9 +78,10 @@ class Draft:
         """The entry with every piece in the file: those with data in new extents, and with them those of extents
         that are less than half in use by now.
         """
-        if all(piece.ref is not None for piece in entry.pieces):
+        lost = places(entry).intersection(self.unproven)
+        if not lost and all(piece.ref is not None for piece in entry.pieces):
             return entry
-        sparse = _sparse(entry)
+        sparse = _sparse(entry) | lost
         moving = [piece for piece in entry.pieces if piece.ref is None or piece.ref[:2] in sparse]
         parts = [piece.data if piece.ref is None else self.extents.load(piece.ref) for piece in moving]
         new = iter(self._write(key, parts))
@@ -89,21 +103,34 @@ class Draft:
             refs.update(zip(group, found))
         return [refs[at] for at in range(len(parts))]
 
-    def tree(self, tree: Tree, root: Root, header: dict[str, Any], changes: dict[int, Optional[Entry]]) -> Written:
-        """Write the changed paths of the tree and a root above them."""
-        released: Places = set()
-        top, entries = tree.top, root.entries
-        if changes:
-            change = tree.apply(changes, self.generation)
-            self.made.update(change.written)
-            released.update(change.released)
-            top, entries = change.top, entries + change.added
+    def apply(self, tree: Tree, entries: int, changes: dict[int, Optional[Entry]]) -> Applied:
+        """Write the changed paths of a tree of so many entries."""
+        if not changes:
+            return Applied(tree.top, entries, set())
+        change = tree.apply(changes, self.generation)
+        self.made.update(change.written)
+        released = set(change.released)
         for entry in changes.values():  # pieces may have moved from one key to another
             released -= places(entry)
-        new = Root(plain(header), top, entries)
-        ref = write_root(self.extents, new, self.generation)
+        return Applied(change.top, entries + change.added, released)
+
+    def dead(self, serial: int, data: bytes) -> Ref:
+        """Write a dead list of this snapshot to an extent of its own."""
+        ref = self.extents.write(DEAD, serial, [data], self.generation)[0]
         self.made.add(ref[:2])
-        return Written(new, ref, released)
+        return ref
+
+    def pinned(self, serial: int, data: bytes) -> Ref:
+        """Write a snapshot's root to an extent of its own."""
+        ref = self.extents.write(ROOT, serial, [data], self.generation)[0]
+        self.made.add(ref[:2])
+        return ref
+
+    def root(self, root: Root, filed: Filed) -> Written:
+        """Write the root above all that."""
+        ref = write_root(self.extents, root, self.generation)
+        self.made.add(ref[:2])
+        return Written(root, ref, filed)
 
 
 def _sparse(entry: Entry) -> Places:
@@ -116,12 +143,18 @@ def _sparse(entry: Entry) -> Places:
 
 
 def build_space(
-    extents: Extents, tree: Tree, block: Superblock, older: Optional[Superblock], bulk: Places, older_bulk: Places
-) -> Space:
-    """Free is what neither slot's root, no frame and no view reaches. What only the older slot reaches waits for the
-    superblock that overwrites it. CorruptionError.
+    extents: Extents, tree: Tree, block: Superblock, older: Optional[Superblock], bulk: Places, older_bulk: Places,
+    history: History,
+) -> Space:  # fmt: skip
+    """Free is what neither slot's root, no snapshot, no frame and no view reaches. What only the older slot reaches
+    waits for the superblock that overwrites it. CorruptionError, OSError.
     """
-    ours = {*tree.reachable(), root_place(block)} | bulk
+    live, kept = {*tree.reachable(), root_place(block)}, history.reach()
+    if not live.isdisjoint(kept):
+        offset = min(live & kept)[0]
+        what = f"{extents.path}: the extent at {offset} is in use and in a snapshot's list of what is not"
+        raise CorruptionError(what, path=extents.path, offset=offset)
+    ours = live | kept | history.pending | bulk
     theirs = older_bulk | ({root_place(older), *_older_reach(extents, older)} if older is not None else set())
     try:
         space = Space.of(ours | theirs, extents.length, extents.path)
@@ -141,6 +174,7 @@ def root_place(block: Superblock) -> tuple[int, int]:
 
 def _older_reach(extents: Extents, block: Superblock) -> Places:
     try:
-        return set(Tree(extents, read_root(extents, block).top).reachable())
+        root = read_root(extents, block)
+        return {*Tree(extents, root.top).reachable(), *History(extents, root.snapshots, root.serial).reach()}
     except CorruptionError:
         return set()

@@ -13,27 +13,38 @@ import gc
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from ..errors import CorruptionError, DurabilityError
+from ..errors import CorruptionError, DurabilityError, NotSupportedError
 from ..pieces import Entry
 from .catalog import Root, decode_items
 from .extents import Extents, root_ref
 from .layer import FileLayer
+from .sealed import open_frame, open_frames
+from .snapshots import Snapshot, decode_frame
 from .superblock import PAGE, Superblock, read_slots
 from .wal import HEADER, WalHeader, refused, wal_path
 
+if TYPE_CHECKING:
+    from .seals import Cipher
+
 __all__ = [
-    "BULK", "Frame", "LogFile", "State", "bulk_entries", "bulk_extents", "cut_torn_page", "read_logs", "read_root",
-    "recover",
+    "BULK", "DROP", "RESTORE", "SNAPSHOT", "Frame", "LogFile", "State", "bulk_entries", "bulk_extents",
+    "cut_torn_page", "frame_extents", "read_logs", "read_pinned", "read_root", "recover",
 ]  # fmt: skip
 
-BULK = 6  # the kind of a frame that names extents
+BULK, SNAPSHOT = 6, 8  # the kinds of frames that name extents
+DROP, RESTORE = 9, 10
+_ROWS = frozenset({1, 2, 3, 4, 5, 7})  # the kinds that need nothing else
+_NAMING = frozenset({BULK, SNAPSHOT})
+_HISTORY = frozenset({SNAPSHOT, DROP, RESTORE})
+_KNOWN = _ROWS | _NAMING | {DROP, RESTORE}
 _FIRST, _LAST, _WHOLE = 1, 2, 3  # flags
 _CRC_BACK, _DURABLE_BACK = 40, 8  # from a frame's payload back to its CRC field and its durable LSN
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _Raw = tuple[int, int, int, int, int, int]  # LSN, transaction, kind, flags, and where the payload begins and ends
-_HEAD, _PLACE, _BULK = struct.Struct("<I4x"), struct.Struct("<QQ"), struct.Struct("<QQI4x")
+_TAGGED = 1  # flag of a bulk frame: its references have tags
+_HEAD, _PLACE, _BULK = struct.Struct("<II"), struct.Struct("<QQ"), struct.Struct("<QQI4x")
 
 
 class Frame(NamedTuple):
@@ -52,7 +63,8 @@ class State(NamedTuple):
     ``block``: the superblock that answers, ``root`` its root; ``older``: the other slot's, where that verifies and has
     another root. ``frames``: whole transactions after it, the last of them ``lsn`` with the CRC field ``crc``.
     ``generation`` and ``epoch``: the highest seen. ``settled``: both slots say the same and no log is needed.
-    ``bulk``: extents that the frames name; ``older_bulk``: those that frames of the older slot's log name.
+    ``bulk``: extents that the frames name, pinned roots too; ``unproven``: those of them of which nothing says that
+    their flush did not fail. ``older_bulk``: those that frames of the older slot's log name, or frames that are torn.
     """
 
     block: Superblock
@@ -65,6 +77,7 @@ class State(NamedTuple):
     epoch: int
     settled: bool
     bulk: set[tuple[int, int]]
+    unproven: set[tuple[int, int]]
     older_bulk: set[tuple[int, int]]
 
 
@@ -108,9 +121,21 @@ def read_root(extents: Extents, block: Superblock) -> Root:
             path=extents.path,
             offset=extents.length,
         )
-    ref = root_ref(block.root_at, block.root_bytes, block.root_crc)
-    root = Root.decode(extents.load(ref), extents.path, block.root_at)
+    ref = root_ref(block.root_at, block.root_bytes, block.root_crc, block.tag if extents.sealed else b"")
+    root = Root.decode(extents.load(ref), extents.path, block.root_at, extents.sealed)
     if root.top is not None:
+        extents.load(root.top)
+    return root
+
+
+def read_pinned(extents: Extents, record: Snapshot, alone: bool = False) -> Root:
+    """The pinned root of a snapshot, and unless ``alone`` the top node of its tree, verified. CorruptionError."""
+    at = record.root.extent
+    root = Root.decode(extents.load(record.root), extents.path, at, extents.sealed)
+    if root.snapshots or root.lsn > record.lsn:
+        what = f"{extents.path}: the root at {at} is not that of snapshot {record.serial}"
+        raise CorruptionError(what, path=extents.path, offset=at)
+    if root.top is not None and not alone:
         extents.load(root.top)
     return root
 
@@ -134,9 +159,12 @@ def cut_torn_page(extents: Extents) -> None:
 
 
 # -- which superblock answers ------------------------------------------------
-def recover(layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any) -> State:
-    """The state of the database. CorruptionError, OSError."""
-    blocks = read_slots(extents.file, uuid)
+def recover(
+    layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any, history: bool = False
+) -> State:
+    """The state of the database; ``history``: of the frames only those of snapshots. CorruptionError, OSError."""
+    cipher = extents.cipher
+    blocks = read_slots(extents.file, uuid, cipher)
     if not blocks:
         raise CorruptionError(f"both superblocks of {path} are damaged", path=path, offset=0x1000)
     logs = read_logs(layer, path)
@@ -150,9 +178,11 @@ def recover(layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: 
             raise
         root = read_root(extents, blocks[1])
         block, others = blocks[1], []
-    chain = _Chain(kernel, path, uuid, logs, block, newest)
+    chain = _Chain(kernel, path, uuid, logs, block, newest, cipher)
     with _no_collections():
         chain.follow()
+        if history:
+            chain.leave_rows_out()
         frames, crc = chain.transactions(extents)
     older = others[0] if others and not _same_root(block, others[0]) else None
     return State(
@@ -160,9 +190,20 @@ def recover(layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: 
         generation=newest.generation,
         epoch=max([one.epoch for one in blocks] + [_epoch(log, uuid) for log in logs]),
         settled=not frames and _settled(blocks),
-        bulk={place for frame in frames if frame.kind == BULK for place in bulk_extents(frame.payload)},
-        older_bulk=set() if older is None else _older_bulk(kernel, logs, older),
+        bulk=_named(frames, extents),
+        unproven=_named([one for one in frames if one.lsn > chain.known], extents),
+        older_bulk=chain.cut_off | (set() if older is None else _older_bulk(kernel, logs, older, cipher)),
     )  # fmt: skip
+
+
+def _named(frames: list[Frame], extents: Extents) -> set[tuple[int, int]]:
+    """The extents that frames name."""
+    return {
+        place
+        for one in frames
+        if one.kind in _NAMING
+        for place in frame_extents(one.kind, one.payload, extents.sealed)
+    }
 
 
 @contextmanager
@@ -197,8 +238,16 @@ class _Chain:
     """The frames that follow on a superblock: those of its epoch, then those of the next one where it links on."""
 
     def __init__(
-        self, kernel: Any, path: str, uuid: bytes, logs: tuple[LogFile, LogFile], block: Superblock, newest: Superblock
+        self,
+        kernel: Any,
+        path: str,
+        uuid: bytes,
+        logs: tuple[LogFile, LogFile],
+        block: Superblock,
+        newest: Superblock,
+        cipher: Optional[Cipher],
     ) -> None:
+        self.cipher = cipher
         self.kernel = kernel
         self.path = path
         self.uuid = uuid
@@ -208,6 +257,9 @@ class _Chain:
         self.lsn, self.crc = block.lsn, block.frame_crc
         self.known = max(block.lsn, newest.lsn)  # frames up to here were on stable storage
         self.parts: list[tuple[bytes, list[_Raw]]] = []  # of each log file the bytes and the frames in them
+        #: extents of frames that do not count because one of these is torn: as long as they are in the log, nothing
+        #: else may get there, which together with what is there could be what they name
+        self.cut_off: set[tuple[int, int]] = set()
 
     def follow(self) -> None:
         """Collect the frames. CorruptionError where one is missing that must have been there."""
@@ -246,7 +298,8 @@ class _Chain:
         header = self.own.header
         if header is None or header.uuid != self.uuid:
             return
-        if header.epoch > self.block.epoch or (header.epoch ^ self.block.epoch) & 1:
+        later, swapped = header.epoch > self.block.epoch, (header.epoch ^ self.block.epoch) & 1
+        if later or (swapped and header.epoch + 1 >= self.block.epoch):  # older ones are leftovers, in whatever place
             raise self._wrong(self.own, f"belongs to a later state of {self.path}")
         block = self.block
         if self.kernel.scan(self.own.data, block.salt, block.epoch, block.lsn, block.frame_crc)[0]:
@@ -278,6 +331,9 @@ class _Chain:
             if not self.block.clean:
                 raise self._wrong(self.next, f"belongs to another database than {self.path}")
             return None
+        settled = self.block.clean and self.newest is self.block
+        if header is not None and settled and header.epoch + 1 < self.block.epoch:
+            return None  # a leftover, in whatever place
         if header is not None and (header.epoch > epoch or (header.epoch ^ epoch) & 1):
             raise self._wrong(self.next, f"belongs to a later state of {self.path}")
         newest = self.newest
@@ -292,8 +348,19 @@ class _Chain:
             self.lsn, self.crc = frames[-1][0], crc
             # no frame says less than the one before it: rolling back to a mark lowers what is said to below that mark
             self.known = max(self.known, _U64.unpack_from(log.data, frames[-1][4] - _DURABLE_BACK)[0])
-            self.parts.append((log.data, frames))
+            self.parts.append(_opened(self.cipher, log, salt, epoch, frames))
         return int(end)
+
+    def leave_rows_out(self) -> None:
+        """Keep what is needed to know which snapshots there are: up to the last frame of one, all but bare rows."""
+        parts: list[tuple[bytes, list[_Raw]]] = []
+        for data, frames in reversed(self.parts):
+            kept = [raw for raw in frames if raw[2] not in _ROWS or raw[3] != _WHOLE]
+            while kept and not parts and kept[-1][2] not in _HISTORY:
+                kept.pop()
+            if kept:
+                parts.append((data, kept))
+        self.parts = parts[::-1]
 
     # -- whole transactions ------------------------------------------------------
     def transactions(self, extents: Extents) -> tuple[list[Frame], int]:
@@ -308,7 +375,7 @@ class _Chain:
             at = 0
             for lsn, transaction, kind, flags, begin, end in frames:
                 frame = new(Frame, (lsn, transaction, kind, view[begin:end], flags > 1))
-                if flags == _WHOLE and kind != BULK:  # by far the most
+                if flags == _WHOLE and kind in _ROWS:  # by far the most
                     kept.append(frame)
                     at = begin
                     continue
@@ -317,6 +384,7 @@ class _Chain:
                 group.append(frame)
                 if flags & _LAST:
                     if not all(self._extents_there(extents, one) for one in group):
+                        self._cut_off(extents, group[0].lsn)
                         return kept, _crc_of(data, at, crc)
                     kept += group
                     group = []  # what comes without a FIRST does not belong to it
@@ -324,15 +392,30 @@ class _Chain:
             crc = _crc_of(data, at, crc)
         return kept, crc
 
+    def _cut_off(self, extents: Extents, first: int) -> None:
+        """Note the extents of the frames from ``first`` on, as far as the file has them."""
+        for data, frames in self.parts:
+            view = memoryview(data)
+            for lsn, _, kind, _, begin, end in frames:
+                if lsn >= first and kind in _NAMING:
+                    for offset, size in frame_extents(kind, view[begin:end], extents.sealed):
+                        there = min(size, extents.length - offset)
+                        self.cut_off.update([(offset, there)] if there > 0 else [])
+
     def _extents_there(self, extents: Extents, frame: Frame) -> bool:
         """Whether all that a frame names verifies. Where it must, because it was on stable storage, CorruptionError."""
-        if frame.kind != BULK:
-            return True
+        if frame.kind not in _KNOWN:
+            what = f"frame {frame.lsn} of the log of {self.path} has kind {frame.kind}, which this SnapDB does not know"
+            raise NotSupportedError(what, hint="a newer SnapDB reads it")
         try:
-            for _, entry in bulk_entries(frame.payload, extents.path):
-                for piece in entry.pieces:
-                    if piece.ref is not None:
-                        extents.read(piece.ref).release()
+            if frame.kind == SNAPSHOT:
+                # its tree was on stable storage before: where that is damaged, it is no torn end
+                read_pinned(extents, decode_frame(frame.payload, extents.sealed), alone=True)
+            elif frame.kind == BULK:
+                for _, entry in bulk_entries(frame.payload, extents.path, extents.sealed):
+                    for piece in entry.pieces:
+                        if piece.ref is not None:
+                            extents.read(piece.ref).release()
         except CorruptionError:
             if frame.lsn <= self.known:
                 raise
@@ -345,24 +428,46 @@ def _crc_of(data: bytes, begin: int, otherwise: int) -> int:
     return int(_U32.unpack_from(data, begin - _CRC_BACK)[0]) if begin else otherwise
 
 
-def _older_bulk(kernel: Any, logs: tuple[LogFile, LogFile], block: Superblock) -> set[tuple[int, int]]:
+def _opened(
+    cipher: Optional[Cipher], log: LogFile, salt: bytes, epoch: int, frames: list[_Raw]
+) -> tuple[bytes, list[_Raw]]:
+    """A log's bytes and the frames in them, with what they say. CorruptionError."""
+    if cipher is None:
+        return log.data, frames
+    return open_frames(cipher, log.data, salt, epoch, frames, log.path)
+
+
+def _older_bulk(
+    kernel: Any, logs: tuple[LogFile, LogFile], block: Superblock, cipher: Optional[Cipher]
+) -> set[tuple[int, int]]:
     """The extents that the log of the older slot names: they are its own until it is overwritten."""
     log = logs[block.epoch & 1]
     if not log.there or block.clean:
         return set()
     frames, _, _ = kernel.scan(log.data, block.salt, block.epoch, block.lsn, block.frame_crc)
     view = memoryview(log.data)
+    opener = None if cipher is None else cipher.epoch(block.salt, block.epoch)
     found: set[tuple[int, int]] = set()
-    for _, _, kind, _, begin, end in frames:
-        if kind == BULK:
-            try:
-                found.update(bulk_extents(view[begin:end]))
-            except CorruptionError:
-                continue  # nothing of this is answered from
+    for raw in frames:
+        _, _, kind, _, begin, end = raw
+        if kind not in _NAMING:
+            continue
+        try:
+            payload = view[begin:end] if opener is None else memoryview(open_frame(opener, log.data, raw, log.path))
+            found.update(frame_extents(kind, payload, opener is not None))
+        except CorruptionError:
+            continue  # nothing of this is answered from
     return found
 
 
 # -- frames that name extents --------------------------------------------------
+def frame_extents(kind: int, payload: memoryview, tagged: bool = False) -> list[tuple[int, int]]:
+    """The extents (offset, size) that a frame names. ``tagged``: in an encrypted database. CorruptionError."""
+    if kind == SNAPSHOT:
+        return [decode_frame(payload, tagged).root[:2]]
+    return bulk_extents(payload) if kind == BULK else []
+
+
 def bulk_extents(payload: memoryview) -> list[tuple[int, int]]:
     """The extents (offset, size) that a bulk frame names. CorruptionError."""
     return list(_places(payload))
@@ -376,14 +481,17 @@ def _places(payload: memoryview) -> Iterator[tuple[int, int]]:
         yield _PLACE.unpack_from(payload, _HEAD.size + at * _PLACE.size)
 
 
-def bulk_entries(payload: memoryview, path: str) -> list[tuple[int, Entry]]:
-    """The entries of a bulk frame. CorruptionError, also where one is in an extent that the frame does not name."""
+def bulk_entries(payload: memoryview, path: str, tagged: bool = False) -> list[tuple[int, Entry]]:
+    """The entries of a bulk frame. CorruptionError, also where one is in an extent that the frame does not name.
+    ``tagged``: in an encrypted database.
+    """
     places = set(_places(payload))
-    at = _HEAD.size + _HEAD.unpack_from(payload)[0] * _PLACE.size
-    if len(payload) < at + _BULK.size:
+    extents, flags = _HEAD.unpack_from(payload)
+    at = _HEAD.size + extents * _PLACE.size
+    if len(payload) < at + _BULK.size or flags != (_TAGGED if tagged else 0):
         raise CorruptionError(f"a bulk frame in the log of {path} is damaged", path=path)
     _, _, count = _BULK.unpack_from(payload, at)
-    items = decode_items(payload[at + _BULK.size :], count, path=path)
+    items = decode_items(payload[at + _BULK.size :], count, tagged=tagged, path=path)
     for _, entry in items:
         for piece in entry.pieces:
             if piece.ref is None or piece.ref[:2] not in places:

@@ -13,9 +13,10 @@ from .wal import refused
 if TYPE_CHECKING:
     from ..errors import DurabilityError
     from .catalog import Root
-    from .checkpoint import Places, Written
+    from .checkpoint import Applied, Places, Written
     from .extents import Extents
     from .layer import File
+    from .snapshots import History
 
 __all__ = ["Shrinkable", "shrink", "trim"]
 
@@ -31,12 +32,17 @@ class Shrinkable(Protocol):
     extents: Extents
     bulk: Places
     generation: int
+    history: History
     root: Root
     tree: Tree
 
     @property
     def header(self) -> dict[str, Any]:
         """The table's header as of the last checkpoint."""
+        ...
+
+    def write_root(self, draft: Draft, header: dict[str, Any], applied: Applied, reached: Places) -> Written:
+        """Write what snapshots say, and a root above them and this tree."""
         ...
 
     def repeat_block(self) -> None:
@@ -57,7 +63,9 @@ def shrink(store: Shrinkable) -> int:
     """Cut the file to what is in use; how many bytes that gave back. StorageError, DurabilityError."""
     before = store.file.size()
     store.repeat_block()  # the older root is gone: what waited is free
-    if _catalog_is_last(store):
+    for least in (0, TRIM_LEAST):  # the first time parts of it may go to small gaps further behind
+        if not _catalog_is_last(store, least):
+            break
         _rewrite_catalog(store)
         store.repeat_block()
     end = store.extents.space.high_water
@@ -90,19 +98,23 @@ def trim(store: Shrinkable) -> int:
 
 
 def _entries_end(store: Shrinkable) -> int:
-    """Where the last extent of an entry ends."""
-    used = set(store.bulk)
+    """Where the last extent ends that stays where it is: those of entries, and all that snapshots reach."""
+    used = store.bulk | store.history.reach()
     for _, entry in store.tree.items():
         used |= places(entry)
+    if store.history.records:
+        used |= store.history.shares(set(store.tree.reachable()) - used)
     return max((offset + size for offset, size in used), default=PREAMBLE)
 
 
-def _catalog_is_last(store: Shrinkable) -> bool:
-    """Whether only nodes and the root are behind a part of the file that is free and has room for them."""
+def _catalog_is_last(store: Shrinkable, least: int) -> bool:
+    """Whether only nodes and the root are behind a part of the file that is free and has room for them, and that has
+    at least so many bytes.
+    """
     last = _entries_end(store)
     space = store.extents.space
     behind = sum(size for start, size in space.free if start >= last)
-    return space.high_water - last - behind < space.free_bytes
+    return behind >= least and space.high_water - last - behind < space.free_bytes
 
 
 def _rewrite_catalog(store: Shrinkable) -> None:
@@ -111,16 +123,17 @@ def _rewrite_catalog(store: Shrinkable) -> None:
     entries = dict(store.tree.items())
     nodes = set(store.tree.reachable())
     try:
-        written = draft.tree(Tree(store.extents, None), store.root._replace(entries=0), store.header, dict(entries))
+        applied = draft.apply(Tree(store.extents, None), 0, dict(entries))
+        for entry in entries.values():
+            nodes -= places(entry)
+        written = store.write_root(draft, store.header, applied._replace(released=nodes), set())
     except BaseException as error:
         draft.forget()
         if isinstance(error, OSError):
             raise refused(error, f"{store.path} has no room, nothing is lost") from error
         raise
     store.sync_draft(draft)
-    for entry in entries.values():
-        nodes -= places(entry)
-    store.publish(written._replace(released=nodes), set())
+    store.publish(written, set())
 
 
 def _shorten(extents: Extents, size: int) -> bool:

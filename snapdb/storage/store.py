@@ -18,23 +18,51 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Callable, NamedTuple, Optional
+from itertools import count
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
-from ..errors import ClosedError, DurabilityError, InternalError, NotSupportedError, ReadOnlyError, StorageError
+from ..errors import (
+    ClosedError,
+    DurabilityError,
+    InternalError,
+    NotSupportedError,
+    ReadOnlyError,
+    StorageError,
+    WrongKeyError,
+)
 from ..pieces import Entry, Ref
 from ..step import insist
 from . import creation, lock
+from .archive import Archive, Restoring
 from .catalog import Root, Tree
-from .checkpoint import Draft, Places, Written, build_space, places, plain, root_place
+from .checkpoint import Applied, Draft, Places, Written, build_space, places, plain, root_place
 from .extents import Extents
 from .layer import File, FileLayer
+from .pins import tidy
 from .recovery import Frame, LogFile, State, cut_torn_page, read_logs, recover
+from .sealed import OVERHEAD, unlock
 from .shrinking import shrink, trim
+from .snapshots import History
 from .space import Space
-from .superblock import PAGE, PREAMBLE, StaticHeader, Superblock, read_slots, read_static, write_holder, write_slot
+from .superblock import (
+    NO_TAG,
+    PAGE,
+    PREAMBLE,
+    StaticHeader,
+    Superblock,
+    equalize,
+    read_slots,
+    read_static,
+    replace_static,
+    write_holder,
+    write_slot,
+)
 from .wal import Mark, Wal, WalHeader, refused, wal_path
 
-__all__ = ["Frame", "Options", "Store"]
+if TYPE_CHECKING:
+    from .crypto import Cipher
+
+__all__ = ["Frame", "Options", "Restoring", "Store", "moment"]
 
 WAL_LIMIT = 16 << 20  # bytes of log after which a checkpoint is due
 _TRIES = 20  # to say that it failed, where there is no memory
@@ -43,7 +71,9 @@ WAITING_SHARE = 64  # a checkpoint first frees what waits, where that is one byt
 
 class Options(NamedTuple):
     """How a store is opened. ``kernel``: the module with ``Log``, ``scan`` and ``stray``; ``timeout``: seconds to wait
-    for the lock; ``map``: read through a map where there is one; ``wal_limit``: bytes after which ``full`` is called.
+    for the lock; ``map``: read through a map where there is one; ``wal_limit``: bytes after which ``full`` is called;
+    ``key``: what was given for an encrypted database, or ``crypto.Keys`` made of it: only those make one;
+    ``patience``: seconds to wait for readers that are just opening snapshots, at least one.
     """
 
     layer: FileLayer
@@ -53,6 +83,8 @@ class Options(NamedTuple):
     timeout: float = 0.0
     map: bool = True
     wal_limit: int = WAL_LIMIT
+    key: Any = None
+    patience: float = 0.0
 
 
 def _nothing(*_: Any) -> None:
@@ -60,16 +92,41 @@ def _nothing(*_: Any) -> None:
 
 
 class _Held:
-    """What a store must give back, whoever forgets it."""
+    """What a store must give back, whoever forgets it. The file stays for its ``uses``: readers, by number, and the
+    snapshot that each of them reads.
+    """
 
     def __init__(self, claim: lock.Claim, extents: Extents) -> None:
         self.claim: Optional[lock.Claim] = claim
         self.extents = extents
         self.wal: Optional[Wal] = None
+        self.uses: dict[int, int] = {}
+        self._numbers = count()
+        self.over = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the file is open."""
+        return self.claim is not None
+
+    def use(self, serial: int) -> int:
+        """The file is to stay open for a reader of this snapshot; its number."""
+        number = next(self._numbers)
+        self.uses[number] = serial
+        return number
+
+    def unuse(self, number: int) -> None:
+        """That reader went. A finalizer may say so in the middle of anything."""
+        self.uses.pop(number, None)
+        if self.over and not self.uses:
+            self.release()
 
     def release(self, abandon: bool = False) -> None:
-        """Close everything as it is. ``abandon``: in a forked child."""
-        claim, self.claim = self.claim, None
+        """Close everything as it is, the file with its last user. ``abandon``: in a forked child."""
+        self.over = True
+        claim: Optional[lock.Claim] = None
+        if abandon or not self.uses:
+            claim, self.claim = self.claim, None
         wal, self.wal = self.wal, None
         try:
             if claim is not None:
@@ -87,7 +144,7 @@ def _dropped(held: _Held, path: str) -> None:
     warnings.warn(f"the database {path!r} was not closed", ResourceWarning, stacklevel=2)
 
 
-class Store:
+class Store(Archive):
     """An open database file.
 
     ``header``: the table's, as of the last checkpoint; ``replay``: frames that are not in it yet, for the caller to
@@ -95,9 +152,18 @@ class Store:
     ``failed``: why nothing can be done any more. ``full()`` is called where the log is past its limit,
     ``broken(error)`` where stable storage failed, ``alone()`` gives a block in which nobody else writes.
     ``bulk_bytes``: written by ``write`` since the last checkpoint. ``generation``: that of the newest superblock.
+    ``history``: the snapshots.
     """
 
-    def __init__(self, path: str, options: Options, claim: lock.Claim, static: StaticHeader, mapped: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        options: Options,
+        claim: lock.Claim,
+        static: StaticHeader,
+        mapped: bool,
+        cipher: Optional[Cipher] = None,
+    ) -> None:
         self.path = path
         self.read_only = options.read_only
         self.failed: Optional[BaseException] = None
@@ -109,10 +175,11 @@ class Store:
         self.bulk_bytes = 0
         self.layer = options.layer
         self.static = static
+        self.cipher = cipher  # None: it is a plain database
         self.file: File = claim.file
         # everything in the file can be read; what is free is found out when space is first needed
         length = max(PREAMBLE, self.file.size() // PAGE * PAGE)
-        self.extents = Extents(self.file, Space(length), static.uuid, mapped)
+        self.extents = Extents(self.file, Space(length), static.uuid, mapped, cipher)
         self._options = options
         self._held = _Held(claim, self.extents)
         self._spaced = False
@@ -125,22 +192,25 @@ class Store:
         """Make a database with this header and no entries: whole, or not at all. FileExistsError where something is at
         the path or its log is beside it (an empty file does not count), StorageError, LockedError.
         """
-        creation.create(options.layer, path, header, options.timeout)
+        creation.create(options.layer, path, header, options.timeout, options.key)
 
     @classmethod
-    def open(cls, path: str, options: Options) -> Store:
-        """Open a database; everything is released where that fails. LockedError, CorruptionError, NotSupportedError,
-        DurabilityError, OSError.
+    def open(cls, path: str, options: Options, claim: Optional[lock.Claim] = None) -> Store:
+        """Open a database; everything is released where that fails, the ``claim`` too that the caller may have on it.
+        LockedError, CorruptionError, NotSupportedError, WrongKeyError, ImportError where it is encrypted and the
+        package is missing, DurabilityError, OSError.
         """
         layer, path = options.layer, creation.resolved(options.layer, path)
-        claim = lock.acquire(layer, path, not options.read_only, options.timeout)
+        if claim is None:
+            claim = lock.acquire(layer, path, not options.read_only, options.timeout)
         held: Any = claim
         try:
-            static = read_static(claim.file, path)
+            static = read_static(claim.file, path, sealed=True)
+            cipher = unlock(static, options.key, path)
             if static.must_not_write and not options.read_only:
                 raise NotSupportedError(f"{path} was written by a newer SnapDB; open it with read_only=True")
             mapped = options.map and layer.maps and not layer.is_remote(path)
-            store = cls(path, options, claim, static, mapped)
+            store = cls(path, options, claim, static, mapped, cipher)
             held = store._held
             store._begin(recover(layer, path, store.extents, static.uuid, options.kernel))
         except BaseException:
@@ -155,6 +225,9 @@ class Store:
         self.block = state.block
         self.root = state.root
         self.tree = Tree(self.extents, state.root.top)
+        self.history = History(self.extents, state.root.snapshots, state.root.serial)
+        self._folded_lsn = state.block.lsn  # no frame up to here has changed a row since the root
+        self._unproven = state.unproven
         self.generation, self._epoch = state.generation, state.epoch
         self.bulk = set(state.bulk)
         self._older, self._older_bulk = state.older, state.older_bulk  # what the other slot reaches
@@ -166,8 +239,11 @@ class Store:
             return
         options = self._options
         self.wal = self._held.wal = Wal(
-            self.layer, self.path, options.kernel, options.durability, options.wal_limit, self, state.lsn, state.crc
-        )
+            self.layer, self.path, options.kernel, options.durability, options.wal_limit, self, state.lsn, state.crc,
+            self.cipher,
+        )  # fmt: skip
+        if self.cipher is not None:
+            self._one_key()
         try:
             write_holder(self.file, os.getpid())
         except OSError:
@@ -179,6 +255,12 @@ class Store:
             self._settle_slots(self._root_ref(), self.root)
 
     # -- what it is ----------------------------------------------------------------
+    @property
+    def options(self) -> Options:
+        """How it was opened."""
+        options: Options = self._options
+        return options
+
     @property
     def header(self) -> dict[str, Any]:
         """The table's header as of the last checkpoint."""
@@ -228,7 +310,7 @@ class Store:
             "wal_bytes": self._wal_bytes(),
             "live_bytes": (space.high_water if self._spaced else block.high_water) - PREAMBLE - spare,
             "free_bytes": spare + behind,
-            "last_checkpoint": _moment(block.time),
+            "last_checkpoint": moment(block.time),
             "generation": self.generation,
             "lsn": self._lsn if log is None else log.lsn,
             "durable_lsn": self._lsn if log is None else log.durable_lsn,
@@ -328,7 +410,7 @@ class Store:
         """Write a superblock to the slot that is not the newest, on stable storage. Whatever fails here poisons."""
         block = block._replace(slot=1 - self.block.slot, generation=self.generation + 1, time=time.time_ns() // 1000)
         try:
-            insist(partial(write_slot, self.file, block))
+            insist(partial(write_slot, self.file, block, self.cipher))
             self.file.sync()
             self.block, self.generation = block, block.generation
         except BaseException as error:
@@ -356,12 +438,12 @@ class Store:
         return self.block._replace(
             clean=clean, root_at=ref.extent, root_bytes=ref.length, root_crc=ref.crc, lsn=wal.log.lsn,
             frame_crc=wal.log.crc, epoch=self._epoch + 1, salt=os.urandom(16), high_water=high_water,
-            file_length=high_water,
+            file_length=high_water, tag=ref.tag or NO_TAG,
         )  # fmt: skip
 
     def _root_ref(self) -> Ref:
         block = self.block
-        return Ref(block.root_at, 0, 0, block.root_bytes, block.root_crc)
+        return Ref(block.root_at, 0, 0, block.root_bytes, block.root_crc, block.tag)
 
     def _wal(self) -> Wal:
         if self.wal is None:
@@ -375,9 +457,11 @@ class Store:
         if self._spaced:
             if not self.extents.space.doubtful:
                 return
-            blocks = read_slots(self.file, self.static.uuid)
+            blocks = read_slots(self.file, self.static.uuid, self.cipher)
             older = next((block for block in blocks if block.slot != self.block.slot), None)
-        self.extents.space = build_space(self.extents, self.tree, self.block, older, self.bulk, self._older_bulk)
+        self.extents.space = build_space(
+            self.extents, self.tree, self.block, older, self.bulk, self._older_bulk, self.history
+        )
         self._spaced = True
 
     def write(self, key: int, entry: Entry) -> Entry:
@@ -423,13 +507,16 @@ class Store:
         self._ensure_space()
         if not self._is_saved(header):
             self._reuse_waiting()
-        draft = Draft(self.extents, self.generation + 1)
+        draft = Draft(self.extents, self.generation + 1, self._unproven if self.unclean else ())
         try:
             stored = [(key, None if entry is None else draft.entry(key, entry)) for key, entry in changes]
             if not stored and not self.bulk and not self.unclean and self._is_saved(header):
                 return []
             changed = dict(stored)
-            written = draft.tree(self.tree, self.root, header, changed)
+            applied = draft.apply(self.tree, self.root.entries, changed)
+            unused = self._unused_bulk(changed)
+            written = self.write_root(draft, header, applied, self.bulk - unused)
+            unused -= {record.root[:2] for record in written.filed.records} | self.history.keeps(unused)
         except BaseException as error:
             draft.forget()
             if isinstance(error, OSError) and not isinstance(error, (StorageError, DurabilityError)):
@@ -437,12 +524,23 @@ class Store:
             raise
         self.sync_draft(draft)
         try:
-            self.publish(written, self._unused_bulk(changed))
+            self.publish(written, unused)
         except BaseException:
             if self.failed is None and self.root is not written.root:
                 draft.forget()
             raise
         return stored
+
+    def write_root(self, draft: Draft, header: dict[str, Any], applied: Applied, reached: Places) -> Written:
+        """Write what snapshots say, and a root above them and this tree. ``reached``: those extents of the epoch's
+        frames that it reaches. CorruptionError, OSError.
+        """
+        filed = self.history.write(draft, applied.released, reached)
+        if self.unclean:
+            filed = self.rooted_anew(draft, filed)
+        lsn, serial = self._wal().log.lsn, self.history.serial
+        root = Root(plain(header), applied.top, applied.entries, lsn, tuple(filed.records), serial)
+        return draft.root(root, filed)
 
     def _reuse_waiting(self) -> None:
         """Where much waits for the older superblock to let go, let the newer one's root stand in both slots first: the
@@ -456,7 +554,7 @@ class Store:
         return plain(header) == self.root.header and self._wal().log.lsn == self.block.lsn
 
     def _unused_bulk(self, changed: dict[int, Optional[Entry]]) -> Places:
-        """Extents of the epoch's bulk frames that no entry refers to any more; the older slot's log names them."""
+        """Extents of the epoch's frames that no entry refers to (any more); the older slot's log names them."""
         unused = set(self.bulk)
         for entry in changed.values():
             unused -= places(entry)
@@ -475,7 +573,7 @@ class Store:
     def publish(self, written: Written, unused: Places) -> None:
         """The superblock, and from there on no way back: whatever fails poisons. What fails before it does not."""
         wal = self._wal()
-        released = written.released | {root_place(self.block)} | unused
+        released = written.filed.free | {root_place(self.block)} | unused
         block = self._next_block(written.ref, clean=False)
         header = WalHeader(block.uuid, block.epoch, block.lsn + 1, block.frame_crc, block.salt)
         switch = partial(wal.switch, header)
@@ -502,6 +600,8 @@ class Store:
         space = self.extents.space
         self.root = written.root
         self.tree.top = written.root.top
+        self.history.saved(written.filed)
+        self._folded_lsn = self.block.lsn
         self.bulk_bytes = 0
         try:
             self._older_bulk, self.bulk = self.bulk, set()
@@ -510,6 +610,41 @@ class Store:
                 space.wait(*place)
         except MemoryError:
             space.doubt()  # what is free is found out anew when it is needed
+
+    # -- keys --------------------------------------------------------------------------------
+    @property
+    def overhead(self) -> int:
+        """By how much the payload of a frame grows in the log."""
+        return 0 if self.cipher is None else OVERHEAD
+
+    def rekey(self, key: Any) -> None:
+        """From here on another key opens the database, and the one before does not. Nothing else is written anew.
+
+        WrongKeyError where it is not encrypted, ValidationError where it can be no key: nothing happened.
+        DurabilityError: one of the two opens it.
+        """
+        self.usable()
+        if self.cipher is None:
+            raise WrongKeyError(
+                f"{self.path} is not encrypted, so it has no key to change",
+                hint="backup(destination, encryption_key=...) writes an encrypted copy",
+            )
+        cipher = self.cipher.rewrapped(key)
+        try:
+            replace_static(self.file, cipher.static)
+        except BaseException as error:
+            problem = self.poison(error)
+            if not isinstance(error, OSError):
+                raise
+            raise problem from error
+        self.static, self.cipher, self.extents.cipher = cipher.static, cipher, cipher
+
+    def _one_key(self) -> None:
+        """Where a change of the key was cut short one of the two is in force: the other must not come back."""
+        try:
+            equalize(self.file)
+        except OSError as error:
+            raise DurabilityError(f"{self.path} could not be put on stable storage ({error})") from error
 
     # -- the log -----------------------------------------------------------------------------
     def settle(self) -> None:
@@ -575,6 +710,7 @@ class Store:
                 trim(self)
         else:
             self._remove_logs(wal)
+        tidy(self.layer, self.path)
 
     def _remove_logs(self, wal: Wal) -> None:
         """Nothing needs the log files: the slots are clean. Those of another database stay."""
@@ -587,6 +723,14 @@ class Store:
 
     def _is_foreign(self, log: LogFile) -> bool:
         return log.header is not None and log.header.uuid != self.static.uuid
+
+    def hand_over(self) -> Optional[lock.Claim]:
+        """Release everything without a write but for the lock, which the caller has from here on."""
+        claim: Optional[lock.Claim] = self._held.claim
+        self._held.claim = None
+        self.extents.close()
+        self.abandon()
+        return claim
 
     def abandon(self) -> None:
         """Release everything without a write: the next opening recovers. For a handle that failed."""
@@ -625,7 +769,8 @@ class Store:
         self.extents.space.promote()
 
 
-def _moment(micros: int) -> Optional[datetime.datetime]:
+def moment(micros: int) -> Optional[datetime.datetime]:
+    """So many microseconds after 1970, where that is a date."""
     try:
         return datetime.datetime.fromtimestamp(0, datetime.timezone.utc) + datetime.timedelta(microseconds=micros)
     except OverflowError:
