@@ -145,7 +145,7 @@ def _locked(file: File, path: str) -> LockedError:
     return LockedError(
         f"{path} is locked{told}: it is open for writing there, or for reading",
         pid=pid,
-        hint="close it there, or wait with timeout=",
+        hint="close it there, or wait with timeout=; its snapshots can be read meanwhile: read_only=True, snapshot=",
     )
 
 
