@@ -1,7 +1,8 @@
 """The row engine's side of a file: slab groups that are loaded when needed, and written when they have changed.
 
 An entry is a group's image and, where little of the group has changed since, a patch of all rows that have: an update
-of one row then writes that row and not its neighbours. Bytes are in ``docs/format.md``, "Slab group".
+of one row then writes that row and not its neighbours. Where few rows of many groups have changed they are kept in one
+entry of their own, see ``row_scattered``. Bytes are in ``docs/format.md``, "Slab group" and "Scattered changes".
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from operator import index as _index
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from .errors import CorruptionError
 from .pieces import Bulk, Entry, Piece
+from .row_scattered import HEAD, LARGEST, PAGE, ROW, Scattered, bits_of, packed_size, pages, read_rows
 
 if TYPE_CHECKING:
     from ._ext import Backend, SlabView
     from .pieces import Source
     from .schema import Schema
+    from .step import Call
     from .table import Staged
 
 __all__ = ["RowFile", "SlabOwner", "State", "counters", "entries", "prepare", "verify"]
@@ -26,8 +30,10 @@ __all__ = ["RowFile", "SlabOwner", "State", "counters", "entries", "prepare", "v
 GROUP, PATCH = 5 << 24, 6 << 24  # tags
 MOST_GROUPS = 1 << 32  # 256 TiB of rows: a header that says more is damaged
 _FEW = 8  # rows of a group that are read one by one rather than by gathering what is between them
-_HEAD = struct.Struct("<II")
+_SPARSE = 64  # changed rows of a group, at most, that are kept with those of others
 _ROW = struct.Struct("<IB3sI")
+
+_Rows = Mapping[int, Any]  # row of a group -> its packed values, None for a dead one
 
 
 def counters(header: Mapping[str, Any], span: int) -> tuple[int, int]:
@@ -90,6 +96,14 @@ def _rows_of(bits: int) -> list[int]:
     return rows
 
 
+class _Plan(NamedTuple):
+    """What a checkpoint writes otherwise than group by group."""
+
+    rows: dict[int, Optional[bytes]]  # scattered changes: row id -> packed row, None for a dead one
+    groups: set[int]  # whose changes these are
+    folding: list[int]  # groups to be written by themselves, for what is scattered of them
+
+
 class State(NamedTuple):
     """What ``RowFile`` knows of the changes since the last checkpoint."""
 
@@ -112,6 +126,7 @@ class RowFile:
         self._slabs = table.slabs
         self._source = source
         self._span = _span(table)
+        self._scattered = Scattered(source, self._span, 0)
         self._missing: Optional[bytearray] = None  # groups not loaded yet, shared with the kernel
         self._dirty: dict[int, int] = {}  # group -> rows changed since the last checkpoint
         self._patched: dict[int, int] = {}  # group -> rows changed since its image, as of the last checkpoint
@@ -120,30 +135,42 @@ class RowFile:
         self._based = 0  # groups below have their image in the source
         self._stored = 0  # groups below may have an entry in the source
         self._planned: dict[int, int] = {}  # what ``_patched`` will be
+        self._successor: Optional[RowFile] = None  # who knows the table's groups now, where that is somebody else
 
     # -- loading -------------------------------------------------------------
 
-    def adopt(self, rows: int, live: int) -> None:
-        """Be at the state of the last checkpoint."""
+    def adopt(self, rows: int, live: int, slabs: Any = None) -> None:
+        """Be at the state of the last checkpoint. ``slabs``: what the table will take over as its own."""
         count = _groups(rows, self._span)
         missing = bytearray(b"\xff" * (count >> 3))
         if count & 7:
             missing.append(_bits(0, count & 7))
         try:
-            self._slabs.adopt(rows, live, missing if count else None, self.fault)
+            (self._slabs if slabs is None else slabs).adopt(rows, live, missing if count else None, self.fault)
         except ValueError as error:
             raise CorruptionError(f"the file's counters make no sense: {error}") from error
         self._missing = missing if count else None
         self._counted, self._based, self._stored = rows, count, count
+        self._scattered.saved(count)
+
+    def succeeding(self, before: RowFile, source: Source) -> Call:
+        """The call that makes this the table's file in place of another one; it reads from ``source`` from here on."""
+        self._source = self._scattered.source = source
+        return partial(setattr, before, "_successor", self)
 
     def fault(self, group: int) -> None:
         """Load a group. The kernel asks for it too, on any thread."""
         with self._table.lock:
+            if self._successor is not None:  # the thread has waited while the table became another one
+                self._successor.fault(group)
+                return
             if not self._is_missing(group):
                 return
-            entry = self._source.entry(group)
+            entry, scattered = self._source.entry(group), self._scattered.rows(group)
+            if entry is None and scattered:
+                raise _damaged(group, "there are changes of its rows, and no image")
             if entry is not None:
-                image, patched = self._image(group, entry)
+                image, patched = self._image(group, entry, scattered)
                 try:
                     self._slabs.load(group, image)
                 except ValueError as error:
@@ -172,14 +199,20 @@ class RowFile:
         """Load the group that the next row goes to."""
         self.fault(self._slabs.rows // self._span)
 
-    def _image(self, group: int, entry: Entry) -> tuple[Any, int]:
-        """The image of a group as of its entry, and the rows that its patch has changed."""
+    def _image(self, group: int, entry: Entry, scattered: _Rows) -> tuple[Any, int]:
+        """The image of a group as of its entry and its scattered changes, and the rows that its patch has changed."""
         image, patch = _pieces(group, entry)
         data = self._source.read(image.ref)  # type: ignore[arg-type]
-        if patch is None:
+        rows = self._patch_rows(group, patch)
+        if not rows and not scattered:
             return data, 0
-        scratch, patched = _patched(self._table, group, data, self._source.read(patch.ref))  # type: ignore[arg-type]
-        return scratch.dump(0), patched
+        return _patched(self._table, group, data, {**rows, **scattered}).dump(0), _bitmap(rows)
+
+    def _patch_rows(self, group: int, patch: Optional[Piece]) -> dict[int, Optional[memoryview]]:
+        try:
+            return {} if patch is None else dict(_read_patch(self._source.read(patch.ref), self._span))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise _damaged(group, error) from error
 
     # -- what has changed ----------------------------------------------------
 
@@ -225,15 +258,72 @@ class RowFile:
         touched = {*self._dirty, *self._bulk}
         if self._counted < rows:
             touched.update(range(self._counted // self._span, end))
+        touched = {group for group in touched if group < end}
         self._planned = {}
-        for group in sorted(touched):
-            if group < end:
-                entry = self._entry(group, rows)
-                if entry is not None or self._is_stored(group):
-                    yield group, entry
+        plan = self._plan(sorted(touched), rows)
+        alone = sorted(touched - plan.groups | set(plan.folding))
+        for group in alone:
+            entry = self._entry(group, rows)
+            if entry is not None or self._is_stored(group):
+                yield group, entry
         for group in range(end, self._stored):
             if self._is_stored(group):
                 yield group, None
+        yield from self._scattered.change(bits_of([*alone, *range(end, self._stored)]), plan.rows)
+
+    def _plan(self, touched: list[int], rows: int) -> _Plan:
+        """Which groups' changes are kept together: where that takes at most half the pages that patches would."""
+        found: dict[int, dict[int, Optional[bytes]]] = {}
+        patches = size = 0
+        view: SlabView = self._slabs.pin()
+        try:
+            for group, changed in self._sparse(touched, rows).items():
+                patch = self._stored_patch(group)
+                if patch is None or not _is_alive(view, group * self._span, min(rows, (group + 1) * self._span)):
+                    continue
+                packed = self._packed(view, group, changed)
+                more = packed_size(packed.values())
+                room = pages(patch + more)
+                if more * 2 <= room * PAGE:
+                    found[group] = packed
+                    size, patches = size + more, patches + room
+                if size > LARGEST:
+                    return _Plan({}, set(), [])
+        finally:
+            view.release()
+        if not found or 2 * pages(size) > patches:
+            return _Plan({}, set(), [])
+        folding = self._scattered.folding(size)
+        for group in folding:
+            found.pop(group, None)
+        return _Plan({idx: data for one in found.values() for idx, data in one.items()}, set(found), folding)
+
+    def _sparse(self, touched: list[int], rows: int) -> dict[int, int]:
+        """The groups that have an image in the source and in which little has changed: group -> rows changed."""
+        found, total = {}, 0
+        for group in touched:
+            if group < self._based and group not in self._bulk:
+                changed = self._dirty.get(group, 0) | self._appended(group, self._counted, rows)
+                count = bin(changed).count("1")
+                if count <= _SPARSE:
+                    found[group] = changed
+                    total += count
+                    if total * ROW.size > LARGEST:
+                        return {}
+        return found
+
+    def _stored_patch(self, group: int) -> Optional[int]:
+        """The bytes of a group's patch in the source; None where it has no entry."""
+        entry = self._source.entry(group)
+        patch = None if entry is None else _pieces(group, entry)[1]
+        return None if entry is None else 0 if patch is None else patch.ref.length  # type: ignore[union-attr]
+
+    def _packed(self, view: SlabView, group: int, changed: int) -> dict[int, Optional[bytes]]:
+        """Rows by their ids: the packed row, None for a dead one."""
+        ids = [idx for idx in (group * self._span + row for row in _rows_of(changed)) if idx < view.rows]
+        pack = self._table.codec.pack
+        values = _values(self._table, view, ids)
+        return {idx: None if found is None else pack(found) for idx, found in zip(ids, values)}
 
     def _is_stored(self, group: int) -> bool:
         return group < self._stored and self._source.entry(group) is not None
@@ -254,6 +344,8 @@ class RowFile:
             if base is not None:
                 image = _pieces(group, base)[0]
                 changed |= self._patched.get(group, 0)
+                if group < self._based and group not in self._bulk:
+                    changed |= _bitmap(self._scattered.rows(group))
                 patch = self._patch(view, group, changed, image.ref.length)  # type: ignore[union-attr]
                 if patch is not None:
                     self._planned[group] = changed
@@ -268,10 +360,10 @@ class RowFile:
         limit = size * (32 + (group * 0x9E3779B1 >> 8 & 63)) >> 8
         base = group * self._span
         rows = [row for row in _rows_of(changed) if base + row < view.rows]
-        total = _HEAD.size + _ROW.size * len(rows)
+        total = HEAD.size + _ROW.size * len(rows)
         if total > limit:
             return None
-        parts = [_HEAD.pack(len(rows), 0)]
+        parts = [HEAD.pack(len(rows), 0)]
         for row, values in zip(rows, _values(self._table, view, [base + row for row in rows])):
             packed = b"" if values is None else self._table.codec.pack(values)
             total += len(packed)
@@ -291,6 +383,7 @@ class RowFile:
         # all or, where memory runs out, nothing: it is then done again
         self._patched, self._planned, self._dirty, self._bulk = patched, {}, {}, {}
         self._counted, self._based, self._stored = rows, groups, groups
+        self._scattered.saved(groups)
 
     def published(self, first: int, stored: Sequence[tuple[int, Entry]]) -> None:
         """A batch is in, whose groups that are all its own are in the file as ``stored``."""
@@ -313,6 +406,8 @@ class RowFile:
         """What is wrong with each group as it is in the file and as it is here, and with the number of live rows."""
         rows, span = self._slabs.rows, self._span
         live, unknown = 0, False
+        said = set(self._scattered.verify())
+        yield from sorted(said)
         for group in range(_groups(rows, span)):
             stop = min(rows, (group + 1) * span)
             kept: Optional[int] = None
@@ -322,7 +417,8 @@ class RowFile:
                     if wrong is not None:
                         yield f"slab group {group}: {wrong}"
             except CorruptionError as error:
-                yield str(error)
+                if str(error) not in said:
+                    yield str(error)
             if self._is_missing(group):
                 unknown = unknown or kept is None
                 live += kept or 0
@@ -348,13 +444,14 @@ class RowFile:
 
     def _decoded(self, group: int) -> Optional[Any]:
         """The group as it is in the file, as a table of its own."""
-        entry = self._source.entry(group)
+        entry, scattered = self._source.entry(group), self._scattered.rows(group)
         if entry is None:
+            if scattered:
+                raise _damaged(group, "there are changes of its rows, and no image")
             return None
         image, patch = _pieces(group, entry)
         data = self._source.read(image.ref)  # type: ignore[arg-type]
-        changes = None if patch is None else self._source.read(patch.ref)  # type: ignore[arg-type]
-        return _patched(self._table, group, data, changes)[0]
+        return _patched(self._table, group, data, {**self._patch_rows(group, patch), **scattered})
 
 
 # -- entries -----------------------------------------------------------------
@@ -374,15 +471,13 @@ def _pieces(group: int, entry: Entry) -> tuple[Piece, Optional[Piece]]:
     return entry.pieces[0], entry.pieces[1] if len(tags) > 1 else None
 
 
-def _patched(table: SlabOwner, group: int, image: Any, patch: Optional[Any]) -> tuple[Any, int]:
-    """A group as a table of its own, and the rows that the patch has changed; CorruptionError."""
+def _patched(table: SlabOwner, group: int, image: Any, changes: _Rows) -> Any:
+    """A group as a table of its own: its image with these rows put over it. CorruptionError."""
     scratch = table.new_slabs()
     scratch.skip(_span(table))
-    changed = 0
     try:
         scratch.load(0, image)
-        for row, packed in () if patch is None else _read_patch(memoryview(patch), _span(table)):
-            changed |= 1 << row
+        for row, packed in changes.items():
             values = None if packed is None else table.codec.unpack(packed)
             if values is None:
                 if scratch.contains(row):
@@ -393,29 +488,21 @@ def _patched(table: SlabOwner, group: int, image: Any, patch: Optional[Any]) -> 
                 scratch.revive(row, values)
     except ValueError as error:
         raise _damaged(group, error) from error
-    return scratch, changed
+    return scratch
 
 
 def _read_patch(data: memoryview, span: int) -> Iterator[tuple[int, Optional[memoryview]]]:
     """(row, packed row or None for a dead one) of a patch. ValueError for bytes that are none."""
-    if len(data) < _HEAD.size:
-        raise ValueError("the patch is cut short")
-    count, zero = _HEAD.unpack_from(data)
-    at, last = _HEAD.size, -1
-    if zero or count > (len(data) - at) // _ROW.size:
-        raise ValueError(f"a patch of {len(data)} bytes cannot have {count} rows")
-    for _ in range(count):
-        if len(data) - at < _ROW.size:
-            raise ValueError("the patch is cut short")
-        row, live, zeros, size = _ROW.unpack_from(data, at)
-        at += _ROW.size
-        if not last < row < span or live > 1 or zeros != b"\0\0\0" or size > len(data) - at or (size and not live):
-            raise ValueError(f"the patch says row {row}, live {live}, {size} bytes")
-        yield row, data[at : at + size] if live else None
-        at += size
-        last = row
-    if at != len(data):
-        raise ValueError(f"the patch has {len(data) - at} bytes too many")
+    for row, live, start, end in read_rows(data, _ROW, span, "patch"):
+        yield row, data[start:end] if live else None
+
+
+def _bitmap(rows: Iterable[int]) -> int:
+    """A bitmap of these rows."""
+    found = 0
+    for row in rows:
+        found |= 1 << row
+    return found
 
 
 def _values(table: SlabOwner, view: SlabView, ids: list[int]) -> Iterator[Optional[list[Any]]]:
