@@ -24,7 +24,7 @@ from .step import Call, assign, carry_out
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, ColumnBuffer
 
-__all__ = ["Column", "export_numpy", "numpy_dtype", "piece_chunks"]
+__all__ = ["Column", "ColumnImage", "export_numpy", "numpy_dtype", "piece_chunks"]
 
 #: a segment is sealed anew after updates of one in so many of its rows (2 %), and of no fewer than the second number
 RESEAL_SHARE, RESEAL_LEAST = 50, 64
@@ -42,6 +42,17 @@ class Staged(NamedTuple):
     zones: list[Optional[Zone]]
     patched: bool  # whether the overlay of segment k went into the new parts
     overlay: Optional[dict[int, Any]] = None  # of segment k in place of the one that did
+
+
+class ColumnImage(NamedTuple):
+    """A column as of some moment: its lists copied, everything in them shared. ``tail_rows``: rows of the tail then."""
+
+    parts: list[Any]
+    zones: list[Optional[Zone]]
+    overlays: dict[int, dict[int, Any]]
+    updates: dict[int, int]
+    hints: Hints
+    tail_rows: int
 
 
 class Column:
@@ -83,11 +94,13 @@ class Column:
         self.dtype = definition.type.name
         self.type = definition.type
         self.kernels = kernels
-        self.hints = Hints(definition.type, *hints)
+        self._hinted = hints
+        self.hints = self.fresh_hints()
         self.parts: list[Any] = [(None, self.new_buffer())]
         self.zones: list[Optional[Zone]] = [None]
         self.overlays: dict[int, dict[int, Any]] = {}
         self.updates: dict[int, int] = {}  # segment -> updates since it was sealed, those of one row counted each time
+        self._shared: set[int] = set()  # segments whose overlay an image has too
         self._is_owned = False
         spec = (self.name, self.type.code, self.type.limit, not definition.not_null)
         self._codec = kernels.values.RowCodec([spec], make_coerce([definition]), make_refuse([definition]))
@@ -100,6 +113,10 @@ class Column:
         """An empty buffer of this column's type."""
         buffer: ColumnBuffer = self.kernels.values.ColumnBuffer(self.type.code)
         return buffer
+
+    def fresh_hints(self) -> Hints:
+        """The hints as they were given."""
+        return Hints(self.type, *self._hinted)
 
     def part(self, k: int) -> Any:
         """What segment k is made of; where it is not read yet it is read now."""
@@ -277,6 +294,57 @@ class Column:
             assign(self.updates, k, count) if count else partial(self.updates.pop, k, None),
         ]
 
+    def image(self) -> ColumnImage:
+        """The column as it is now. Overlays are the column's own again when ``own`` was called."""
+        self._shared.update(self.overlays)
+        _, tail = self.part(len(self.parts) - 1)
+        hints = self.hints.copy()
+        return ColumnImage(
+            list(self.parts), list(self.zones), dict(self.overlays), dict(self.updates), hints, int(tail.rows)
+        )
+
+    def becoming(self, image: ColumnImage) -> list[Call]:
+        """The calls that make the column what an image shows, for one step. The image stays as it is."""
+        parts = list(image.parts)
+        sealed, tail = parts[-1]
+        fresh = self.new_buffer()  # rows may have been appended to the other one, and will be to this
+        fresh.extend(tail, 0, image.tail_rows)
+        parts[-1] = (sealed, fresh)
+        return [
+            assign(self.parts, slice(None), parts),
+            assign(self.zones, slice(None), list(image.zones)),
+            partial(self.overlays.clear),
+            partial(self.overlays.update, image.overlays),
+            partial(setattr, self, "updates", dict(image.updates)),
+            partial(setattr, self, "hints", image.hints.copy()),
+            partial(setattr, self, "_shared", set(image.overlays)),
+            *self.forgetting_flat(),
+        ]
+
+    def adopting(
+        self, parts: list[Any], zones: list[Optional[Zone]], overlay: Optional[dict[int, Any]], hints: Hints
+    ) -> list[Call]:
+        """The calls that make the column one of these parts, the last of which is overlaid, for one step."""
+        overlays = {} if overlay is None else {len(parts) - 1: overlay}
+        return [
+            assign(self.parts, slice(None), parts),
+            assign(self.zones, slice(None), zones),
+            partial(self.overlays.clear),
+            partial(self.overlays.update, overlays),
+            partial(setattr, self, "updates", {k: len(found) for k, found in overlays.items()}),
+            partial(setattr, self, "hints", hints),
+            partial(setattr, self, "_shared", set()),
+            *self.forgetting_flat(),
+        ]
+
+    def own(self, k: int) -> None:
+        """Have the updates of segment k to oneself, before one is added."""
+        if k in self._shared:
+            overlay = self.overlay_copy(k)
+            if overlay is not None:
+                self.overlays[k] = overlay
+            self._shared.discard(k)
+
     def overlay_copy(self, k: int) -> Optional[dict[int, Any]]:
         """The updates of segment k as they are now, None where there are none."""
         overlay = self.overlays.get(k)
@@ -353,6 +421,7 @@ class Column:
         self.zones[:] = [None] * count
         self.overlays.clear()
         self.updates.clear()
+        self._shared.clear()
         self._flat = None
 
     # -- sequence ----------------------------------------------------------
@@ -527,12 +596,22 @@ class Column:
         total = sys.getsizeof(self.parts) + sys.getsizeof(self.zones)
         for part in self.parts:
             for piece in part if type(part) is tuple else ():
-                total += 0 if piece is None else piece.nbytes + _OBJECT_BYTES
+                total += 0 if piece is None else self.piece_bytes(piece)
         for overlay in self.overlays.values():
-            total += sys.getsizeof(overlay) + sum(64 + sys.getsizeof(value) for value in list(overlay.values()))
+            total += self.overlay_bytes(overlay)
         if self._flat is not None:
             total += self._flat[1].nbytes
         return total
+
+    @staticmethod
+    def piece_bytes(piece: Any) -> int:
+        """Bytes held by a chunk or a tail."""
+        return int(piece.nbytes) + _OBJECT_BYTES
+
+    @staticmethod
+    def overlay_bytes(overlay: dict[int, Any]) -> int:
+        """Bytes held by the updates of a segment."""
+        return sys.getsizeof(overlay) + sum(64 + sys.getsizeof(value) for value in list(overlay.values()))
 
     def flat(self, deleted: Optional[list[Any]] = None, changes: int = 0) -> memoryview:
         """Every row as one contiguous read-only typed buffer; null and deleted rows hold 0 (floats: NaN).

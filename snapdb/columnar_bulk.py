@@ -39,7 +39,7 @@ def prepare(table: ColumnarBase, staged: Staged) -> Bulk:
         for at in range(len(states[0].parts)):
             rows = min(SEGMENT, first + staged.rows - (k + at) * SEGMENT)
             if rows > 0:
-                entry, tokens = pieces_of(table.kernels, table.codes, _segment(table, states, at), None, ())
+                entry, tokens = pieces_of(table.kernels, table.codes, _segment(table, states, at), None, {})
                 drafts[k + at] = (rows, tokens)
                 entries.append((k + at, entry))
         return Bulk(first, staged.rows, entries, _Prepared(states, drafts))

@@ -6,7 +6,7 @@ What is read back is not trusted: whatever does not fit raises ValueError, which
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
 from ._ext._common import BLOCK, DATE, DATETIME, FLOATS, HEADER, LIMITS, SEGMENT, VARLEN, Zone, mask_bytes
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELETED", "OVERLAY", "SEALED", "TAIL_ROWS", "Place", "Record", "Segment", "Sorted", "all_deleted", "bitmap_from",
-    "blank_rows", "check_parts", "check_times", "halves", "overlay_bytes", "overlay_from", "pieces_of", "placed",
-    "sort_pieces", "tail_from", "tokens_of", "zone_bytes", "zone_from",
+    "blank_rows", "check_parts", "check_times", "halves", "overlay_bytes", "overlay_from", "overlay_parts", "pieces_of",
+    "placed", "sort_pieces", "tail_from", "tokens_of", "zone_bytes", "zone_from",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 #: kinds of pieces; a tag is ``kind << 24 | column``
 SEALED, TAIL_ROWS, OVERLAY, DELETED = 1, 2, 3, 4
 _SHIFT, _NUMBER = 24, (1 << 24) - 1
+_SEVERAL = (SEALED, OVERLAY)  # kinds of which a column may have more than one piece, in order
 
 # flags of a zone map
 _EXACT, _LO, _HI, _TOTAL, _TEXT, _FLOAT = 1, 2, 4, 8, 16, 32
@@ -41,7 +42,12 @@ _TIMES = {DATE: (-719_162, 2_932_896), DATETIME: (-62_135_596_800_000_000, 253_4
 #: its header) or, where it is large, in so many parts: they fit into whatever room there is.
 _PART, _PARTS = (128 << 10) - 128, 16
 
-#: a piece of a segment: (tag, first row of a tail's piece; for a chunk that is in parts, which one; else 0)
+#: Updates since the last checkpoint are a piece of their own behind those there are, where they are few: at most so
+#: many pieces of a column, and of a segment about so many.
+_UPDATES, _ALL_UPDATES = 16, 64
+_FEWER = 4  # times as many updates there are in all, at least
+
+#: a piece of a segment: (tag, first row of a tail's piece; of a chunk's parts or a column's updates which one; else 0)
 Place = tuple[int, int]
 
 
@@ -181,6 +187,12 @@ def overlay_bytes(kernels: Backend, code: int, overlay: dict[int, Any]) -> bytes
 
 def overlay_from(kernels: Backend, code: int, data: Any, size: int) -> dict[int, Any]:
     """Row of the segment (of ``size`` rows) to physical value."""
+    rows, buffer = overlay_parts(kernels, code, data, size)
+    return dict(zip(rows, map(buffer.physical, range(buffer.rows))))
+
+
+def overlay_parts(kernels: Backend, code: int, data: Any, size: int) -> tuple[tuple[int, ...], ColumnBuffer]:
+    """The rows of an overlay, ascending, and the value of each."""
     view = memoryview(data)
     if len(view) < _COUNT.size:
         raise ValueError("the overlay is cut short")
@@ -196,7 +208,7 @@ def overlay_from(kernels: Backend, code: int, data: Any, size: int) -> dict[int,
     if buffer.rows != count:
         raise ValueError(f"the overlay has {buffer.rows} values for {count} rows")
     _check_buffer(buffer)
-    return dict(zip(rows, map(buffer.physical, range(count))))
+    return rows, buffer
 
 
 def _check_buffer(buffer: ColumnBuffer) -> None:
@@ -266,11 +278,13 @@ def bitmap_from(kernels: Backend, data: Any, size: int) -> bytearray:
 
 
 def pieces_of(
-    kernels: Backend, codes: Sequence[int], segment: Segment, record: Optional[Record], fresh: Container[int]
-) -> tuple[Entry, dict[Place, Any]]:
+    kernels: Backend, codes: Sequence[int], segment: Segment, record: Optional[Record],
+    fresh: Mapping[int, Optional[Collection[int]]],
+) -> tuple[Entry, dict[Place, Any]]:  # fmt: skip
     """The entry of a segment, and for each piece what it was made from.
 
-    What ``record`` says is in the file becomes a reference, but for the overlays of the columns in ``fresh``.
+    What ``record`` says is in the file becomes a reference. ``fresh``: columns of which updates are not there yet, and
+    these updates' rows, None where they are not known.
     """
     tokens: dict[Place, Any] = {}
     pieces: list[Piece] = []
@@ -278,7 +292,12 @@ def pieces_of(
         held = None if record is None else record.places.get(place)
         known = held is not None and _is_same(place, token, held[0], fresh)
         refs = _refs(record, place) if known else getattr(token, "refs", [])  # not read yet: it is where it is
-        if refs:
+        rows = None if known else _few_updates(codes, segment, record, place, fresh)
+        if rows is not None:
+            overlay: Any = segment.overlays[place[0] & _NUMBER]
+            data = overlay_bytes(kernels, codes[place[0] & _NUMBER], {row: overlay[row] for row in rows})
+            found = [*[Piece(place[0], b"", None, ref) for ref in _refs(record, place)], Piece(place[0], b"", data)]
+        elif refs:
             found = [Piece(place[0], b"", None, ref) for ref in refs]
         else:
             data = _data(kernels, codes, segment, place)
@@ -290,15 +309,36 @@ def pieces_of(
 
 
 def _refs(record: Optional[Record], place: Place) -> list[Ref]:
-    """Where a piece is, or every part of a chunk."""
+    """Where a piece is, or every part of a chunk, or all updates of a column."""
     places = {} if record is None else record.places
-    if place[0] >> _SHIFT != SEALED:
+    if place[0] >> _SHIFT not in _SEVERAL:
         return [places[place][1]]
     return [ref for _, ref in _parts(places, place[0])]
 
 
+def _few_updates(
+    codes: Sequence[int], segment: Segment, record: Optional[Record], place: Place,
+    fresh: Mapping[int, Optional[Collection[int]]],
+) -> Optional[Collection[int]]:  # fmt: skip
+    """The rows of the updates that are to be written behind those in the file; None where all are to be written."""
+    kind, j = place[0] >> _SHIFT, place[0] & _NUMBER
+    rows, overlay = fresh.get(j), segment.overlays[j]
+    if kind != OVERLAY or not rows or not overlay or record is None or len(rows) * _FEWER > len(overlay):
+        return None
+    below = (SEALED << _SHIFT | j, 0)
+    sealed, held = halves(segment.parts[j])[0], record.places.get(below, (None,))[0]
+    if sealed is not held and not _is_same(below, sealed, held, ()):
+        return None  # it was sealed anew: of what is there most is in it
+    refs = _refs(record, place)
+    if not refs or sum(ref.length for ref in refs[1:]) > refs[0].length or not all(row in overlay for row in rows):
+        return None
+    most = min(_UPDATES, _ALL_UPDATES // len(codes))
+    most -= ((refs[0].extent >> 12) * 0x9E3779B1 >> 8) % (most // 2 or 1)  # else all segments come due together
+    return rows if len(refs) < most else None
+
+
 def _parts(places: Mapping[Place, _T], tag: int) -> list[_T]:
-    """What there is for each part of a chunk, in order."""
+    """What there is for each part of a chunk, or each piece of a column's updates, in order."""
     found: list[_T] = []
     while (tag, len(found)) in places:
         found.append(places[tag, len(found)])
@@ -395,12 +435,12 @@ def _data(kernels: Backend, codes: Sequence[int], segment: Segment, place: Place
 
 def placed(pieces: Iterable[Piece]) -> Iterator[tuple[Place, Piece]]:
     """Which piece of its segment each of these is."""
-    chunks: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     for piece in pieces:
         kind, number = piece.tag >> _SHIFT, 0
-        if kind == SEALED:
-            number = chunks.get(piece.tag, 0)
-            chunks[piece.tag] = number + 1
+        if kind in _SEVERAL:
+            number = numbers.get(piece.tag, 0)
+            numbers[piece.tag] = number + 1
         elif kind == TAIL_ROWS and len(piece.meta) == _START.size:
             (number,) = _START.unpack(piece.meta)
         yield (piece.tag, number), piece
@@ -421,6 +461,10 @@ class Sorted(NamedTuple):
         """Where the parts of a column's chunk are, in order."""
         return _parts(self.places, SEALED << _SHIFT | j)
 
+    def updates(self, j: int) -> list[Ref]:
+        """Where a column's updates are, later ones behind earlier ones."""
+        return _parts(self.places, OVERLAY << _SHIFT | j)
+
     def tail(self, j: int) -> list[tuple[int, Ref]]:
         """(first row, place) of each piece of a column's tail."""
         return [(start, self.places[TAIL_ROWS << _SHIFT | j, start]) for start in self.tails[j]]
@@ -431,6 +475,7 @@ def sort_pieces(entry: Entry, codes: Sequence[int]) -> Sorted:
     sealed: list[Any] = [None] * len(codes)
     tails: list[list[int]] = [[] for _ in codes]
     places: dict[Place, Ref] = {}
+    updates: set[Ref] = set()
     if entry.meta:
         raise ValueError("the segment has a description, which none has")
     for place, piece in placed(entry.pieces):
@@ -440,9 +485,13 @@ def sort_pieces(entry: Entry, codes: Sequence[int]) -> Sorted:
         is_first = kind == SEALED and not place[1]
         if not is_first and len(piece.meta) != (_START.size if kind == TAIL_ROWS else 0):
             raise ValueError(f"the piece with tag {piece.tag:#x} is described wrongly")
-        if place in places or piece.ref is None:
+        if place in places or piece.ref is None or (kind == OVERLAY and piece.ref in updates):
             raise ValueError(f"the piece with tag {piece.tag:#x} is there twice or nowhere")
         places[place] = piece.ref
+        if kind == OVERLAY:
+            updates.add(piece.ref)
+            if place[1] >= _UPDATES:
+                raise ValueError(f"the updates of column {j} are in more than {_UPDATES} pieces")
         if is_first:
             sealed[j] = zone_from(bytes(piece.meta), codes[j])
         elif kind == TAIL_ROWS:

@@ -6,7 +6,7 @@ updates, deleted rows) puts ``Sealed`` objects there, which read their chunk whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
@@ -15,7 +15,6 @@ from weakref import WeakSet
 from ._ext._common import BLOCK, SEGMENT, Zone
 from .columnar_file import (
     DELETED,
-    OVERLAY,
     SEALED,
     Place,
     Record,
@@ -45,6 +44,7 @@ __all__ = ["Draft", "Loaded", "Sealed", "SegmentFile", "Unread", "counters", "re
 
 #: rows of a segment that is being written, and what each piece was made from
 Draft = tuple[int, dict[Place, Any]]
+MOST_UPDATES = 1024  # rows of a column of a segment that are noted one by one
 MOST_ROWS = 1 << 40  # a header that says more is damaged: lists are made as long as it says
 
 
@@ -82,17 +82,17 @@ class Sealed:
 class Unread:
     """A segment whose entry is not read yet; one object for all columns."""
 
-    __slots__ = ("_file", "_k")
+    __slots__ = ("_k", "file")
 
     def __init__(self, file: SegmentFile, k: int) -> None:
-        self._file = file
+        self.file = file
         self._k = k
 
     def resolve(self) -> None:
         """Read the entry and the first column's chunk, by which it is found; who asks a second time wants every
         column's. CorruptionError.
         """
-        file, k = self._file, self._k
+        file, k = self.file, self._k
         with file.lock:
             columns = file.columns[:1] if file.load(k) else file.columns
             for column in columns:
@@ -119,7 +119,8 @@ class SegmentFile:
         self._codes = [column.type.code for column in self.columns]
         self.records: dict[int, Record] = {}  # what the file has of the segments that were read
         self.dirty: set[int] = set()  # segments whose entry is out of date; new rows of the open one are not told here
-        self.overlaid: set[tuple[int, int]] = set()  # (column, segment) of updates that are not written yet
+        # (column, segment) of updates that are not written yet: their rows, None where they are not known
+        self.overlaid: dict[tuple[int, int], Optional[set[int]]] = {}
         self._uncatalogued: set[int] = set()  # segments that only the log knows of yet
         self._unread = 0
         self._left: WeakSet[Sealed] = WeakSet()  # given up by the table without having been read
@@ -190,11 +191,11 @@ class SegmentFile:
         return Sealed(self, column, k, base, refs, tail) if refs else (None, tail)
 
     def _overlay(self, k: int, j: int, found: Sorted, size: int) -> Optional[dict[int, Any]]:
-        column, ref = self.columns[j], found.ref(OVERLAY, j)
-        if ref is None:
-            return None
-        with self.damage(k, column, ref):
-            return overlay_from(self._kernels, column.type.code, self._source.read(ref), size)
+        column, overlay = self.columns[j], {}
+        for ref in found.updates(j):
+            with self.damage(k, column, ref):
+                overlay.update(overlay_from(self._kernels, column.type.code, self._source.read(ref), size))
+        return overlay or None
 
     def adopt(self, rows: int, live: int) -> Loaded:
         """Note that the file has ``rows`` positions; the open segment, of which all but the chunks is read at once."""
@@ -238,7 +239,7 @@ class SegmentFile:
     def load(self, k: int) -> bool:
         """Read the entry of segment k, if it is not yet; whether it was not."""
         parts = self.columns[0].parts
-        if k >= len(parts) or type(parts[k]) is not Unread:
+        if k >= len(parts) or type(parts[k]) is not Unread or parts[k].file is not self:
             return False
         loaded = self.read(k, self._entry(k), SEGMENT, False)
         # readers look at the first column's part first: it comes last
@@ -262,15 +263,28 @@ class SegmentFile:
 
     # -- what has changed ----------------------------------------------------
 
-    def touch(self, k: int, columns: Iterable[int]) -> None:
-        """Segment k is about to change, and in ``columns`` the updates of its rows."""
+    def touch(self, k: int, columns: Iterable[int], rows: Optional[Set[int]] = None) -> None:
+        """Segment k is about to change, and in ``columns`` the updates of its rows: of these, or of any."""
         self.dirty.add(k)
-        self.overlaid.update((j, k) for j in columns)
+        for j in columns:
+            if rows is None:
+                self.overlaid[j, k] = None
+                continue
+            known = self.overlaid.setdefault((j, k), set())
+            if known is not None:
+                known.update(rows)
+                if len(known) > MOST_UPDATES:
+                    self.overlaid[j, k] = None
 
     def leave(self, ks: Iterable[int]) -> None:
         """The table is about to give up these segments: what is not read yet may still be asked for by a view."""
         for k in ks:
             self._left.update(column.parts[k] for column in self.columns if type(column.parts[k]) is Sealed)
+
+    def succeed(self, before: SegmentFile, source: Source) -> None:
+        """Be what the table has in place of another file, read from ``source`` from here on."""
+        before.leave(range(len(self.columns[0].parts)))
+        self._left, self._source = before._left, source
 
     def renumbering(self, segments: int) -> list[Call]:
         """The calls that note that every row has another place, in a table of so many segments."""
@@ -284,7 +298,7 @@ class SegmentFile:
             partial(self._uncatalogued.update, [k for k in records if k not in self.records]),
             partial(self.records.update, records),
             partial(self.dirty.update, list(records)),
-            partial(self.overlaid.difference_update, written),
+            *[partial(self.overlaid.pop, place, None) for place in written],
         ]
 
     def recalling(self, records: Mapping[int, Optional[Record]]) -> list[Call]:
@@ -296,7 +310,7 @@ class SegmentFile:
                 for k, record in records.items()
             ],
             partial(self.dirty.update, list(records)),
-            partial(self.overlaid.update, rewritten),
+            partial(self.overlaid.update, dict.fromkeys(rewritten)),
         ]
 
     def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
@@ -311,7 +325,7 @@ class SegmentFile:
         for k in sorted(self.dirty | {last}) if is_new else sorted(self.dirty):
             segment = self._table.segment(k)
             if segment is not None and not all_deleted(segment.deleted, 0, self._table.segment_rows(k)):
-                fresh = {j for j in range(len(self.columns)) if (j, k) in self.overlaid}
+                fresh = {j: self.overlaid[j, k] for j in range(len(self.columns)) if (j, k) in self.overlaid}
                 entry, tokens = pieces_of(self._kernels, self._codes, segment, self.records.get(k), fresh)
                 self._drafts[k] = (self._table.segment_rows(k), tokens)
                 yield k, entry
@@ -329,7 +343,8 @@ class SegmentFile:
         for k, entry in stored:
             self.dirty.discard(k)
             self._uncatalogued.discard(k)
-            self.overlaid.difference_update([(j, k) for j in range(len(self.columns))])
+            for j in range(len(self.columns)):
+                self.overlaid.pop((j, k), None)
             if entry is None:
                 self.records.pop(k, None)
             elif k in self._drafts:
