@@ -15,15 +15,19 @@ from typing import Any, Callable, Optional, Union
 from . import _ext
 from . import columnar_bulk as bulk
 from . import columnar_check as check
+from . import columnar_image as images
 from ._ext._common import BLOCK, SEGMENT, TAIL
 from .absent import Absent
 from .column import BLANK_SHARE, OVERDUE, Column, export_numpy
 from .column import Staged as ColumnStaged
 from .columnar_base import ColumnarBase
 from .columnar_file import Record, all_deleted, halves, pieces_of
+from .columnar_image import ColumnarImage
 from .columnar_undo import Undo
 from .columnar_view import ColumnarView
+from .differing import Difference, Stored
 from .errors import ClosedError, CorruptionError, DurabilityError, InternalError
+from .hints import Hints
 from .pieces import Bulk, Entry, Source
 from .scan import live_buffers, name_list, pick
 from .schema import ColumnDef, Schema
@@ -33,6 +37,7 @@ from .table import Change, Staged
 
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
 
+MOST_NOTED = 4096  # changes of which a file notes every row
 REFUSED = 64  # segments of a closed table, at least: where ids that it never had are refused too
 
 
@@ -227,8 +232,10 @@ class ColumnarTable(ColumnarBase):
         with self.lock:
             changes = list(changes)
             self.check_live(change.idx for change in changes)  # before ``first``: what can fail does so here
-            touched = {(j, change.idx >> 16) for change in changes for j, _ in change.values}
+            touched = self._touched(changes)
             self._touch_all(touched)
+            for j, k in touched:
+                self.column_list[j].own(k)
             # one change is one step of the kernel; several are taken back together
             before = [(j, k, self.column_list[j].overlay_copy(k)) for j, k in touched] if len(changes) > 1 else []
             for idx, values in changes:
@@ -322,7 +329,7 @@ class ColumnarTable(ColumnarBase):
             if k == len(self.deleted) - 1 and self.column_list[0].part(k)[1].rows >= BLOCK:
                 self._fold()
             else:
-                self._touch_all((j, k) for j in range(len(self.column_list)))
+                self._touch_all(dict.fromkeys((j, k) for j in range(len(self.column_list))))
                 for column in self.column_list:
                     column.part(k)
                     column.reseal(k, dead)
@@ -376,11 +383,22 @@ class ColumnarTable(ColumnarBase):
 
     # -- what a transaction and a file have to know ---------------------------
 
-    def _touch(self, k: int, columns: Iterable[int] = ()) -> None:
-        """Segment k is about to change, and in ``columns`` the updates of its rows."""
+    def _touched(self, changes: Sequence[Change]) -> dict[tuple[int, int], Optional[set[int]]]:
+        """The (column, segment) pairs that these change, and the rows of each where there are few of them."""
+        if self._file is None or len(changes) > MOST_NOTED:
+            return dict.fromkeys((j, change.idx >> 16) for change in changes for j, _ in change.values)
+        found: dict[tuple[int, int], Optional[set[int]]] = {}
+        for idx, values in changes:
+            for j, _ in values:
+                rows: Any = found.setdefault((j, idx >> 16), set())
+                rows.add(idx & (SEGMENT - 1))
+        return found
+
+    def _touch(self, k: int, columns: Iterable[int] = (), rows: Optional[set[int]] = None) -> None:
+        """Segment k is about to change, and in ``columns`` the updates of its rows: of these, or of any."""
         if self._file is not None:
             self._file.load(k)
-            self._file.touch(k, columns)
+            self._file.touch(k, columns, rows)
         if self._undo is not None:
             self._undo.touch(k)
 
@@ -395,11 +413,11 @@ class ColumnarTable(ColumnarBase):
             for at in range(len(parts)):
                 self._touch(k + at, range(len(states)) if states[0].patched else ())
 
-    def _touch_all(self, touched: Iterable[tuple[int, int]]) -> None:
-        """Rows of these (column, segment) pairs are about to be updated."""
+    def _touch_all(self, touched: Mapping[tuple[int, int], Optional[set[int]]]) -> None:
+        """Rows of these (column, segment) pairs are about to be updated: these, or any."""
         if self._file is not None or self._undo is not None:
-            for j, k in touched:
-                self._touch(k, (j,))
+            for (j, k), rows in touched.items():
+                self._touch(k, (j,), rows)
                 self.column_list[j].part(k)  # what cannot be read fails here
 
     def _renumbering(self, segments: int) -> list[Call]:
@@ -435,6 +453,48 @@ class ColumnarTable(ColumnarBase):
         forgotten: list[Call] = [partial(setattr, self, "_deletions", self._deletions + 1)]
         return forgotten if self._file is None else [*forgotten, *self._file.recalling(records)]
 
+    # -- images ---------------------------------------------------------------
+
+    def image(self) -> ColumnarImage:
+        with self.writing():
+            self._load_all()
+            columns = [column.image() for column in self.column_list]
+            deleted, blanked = list(self.deleted), dict(self._blanked)
+            return ColumnarImage(columns, deleted, self.deleted_rows, blanked, self.rows, self.generation)
+
+    def become(self, image: ColumnarImage) -> None:
+        with self.writing():
+            last = max(self.last_generation, self.generation, image.generation)
+            found = [call for column, kept in zip(self.column_list, image.columns) for call in column.becoming(kept)]
+            found += [
+                assign(self.deleted, slice(None), list(image.deleted)),
+                partial(setattr, self, "deleted_rows", image.deleted_rows),
+                partial(setattr, self, "_deletions", self._deletions + 1),
+                partial(setattr, self, "_blanked", dict(image.blanked)),
+                partial(setattr, self.port, "rows", image.rows),
+                partial(setattr, self.port, "limit", _limit(image.columns[0].parts[-1])),
+                partial(setattr, self, "last_generation", last),
+                partial(setattr, self, "generation", image.generation),
+            ]
+            carry_out((), found)
+
+    def branch(self, image: ColumnarImage) -> ColumnarTable:
+        made = ColumnarTable(self.name, self.schema, backend=self.kernels.name)
+        made.become(image)
+        return made
+
+    def compare(self, one: ColumnarImage, other: ColumnarImage) -> Difference:
+        return images.compare(self, one, other)
+
+    def compare_stored(self, one: Stored, other: Stored) -> Difference:
+        from .columnar_diff import compare
+
+        return compare(self, one, other)
+
+    def held_by(self, kept: Iterable[ColumnarImage]) -> int:
+        with self.lock:
+            return images.held(self, kept)
+
     # -- the file -------------------------------------------------------------
 
     def attach(self, log: Any) -> None:
@@ -443,6 +503,8 @@ class ColumnarTable(ColumnarBase):
     def release(self, gone: Absent) -> None:
         with self.writing():
             file: Any = gone
+            if self._file is not None:
+                self._file.records = {}  # its parts know it: what they show of a map would outlast the handle
             self._file = file
             count = max(len(self.deleted), REFUSED)
             for column in self.column_list:
@@ -455,29 +517,45 @@ class ColumnarTable(ColumnarBase):
         with self.writing():
             if self.port.rows or self._file is not None:
                 raise InternalError("a table that has rows cannot be that of a file")
-            rows, live = counters(header)
-            self._restore_hints(header.get("hints", {}))
-            file = SegmentFile(self, source)
-            loaded = file.adopt(rows, live)
-            closed = [Unread(file, k) for k in range(rows >> 16)]
-            parts, zones, overlays, deleted = loaded.segment
-            for column, part, zone, overlay in zip(self.column_list, parts, zones, overlays):
-                column.parts[:] = [*closed, part]
-                column.zones[:] = [*[None] * len(closed), zone]
-                carry_out((), column.overlaying(len(closed), overlay))
-            self.deleted[:] = [*[None] * len(closed), deleted]
-            self.deleted_rows = rows - live
-            self.port.rows = rows
-            self.port.limit = _limit(parts[0])
-            self._file = file
+            carry_out((), self.replacing(header, source, source))
 
-    def _restore_hints(self, states: Any) -> None:
+    def replacing(self, header: Mapping[str, Any], source: Source, later: Source) -> list[Call]:
+        rows, live = counters(header)
+        hints = self._stored_hints(header.get("hints", {}))
+        file = SegmentFile(self, source)
+        loaded = file.adopt(rows, live)
+        closed = [Unread(file, k) for k in range(rows >> 16)]
+        unknown = [None] * len(closed)
+        parts, zones, overlays, deleted = loaded.segment
+        found = [
+            call
+            for at, column in enumerate(self.column_list)
+            for call in column.adopting([*closed, parts[at]], [*unknown, zones[at]], overlays[at], hints[at])
+        ]
+        if self._file is not None:
+            file.succeed(self._file, later)
+        return [
+            *found,
+            assign(self.deleted, slice(None), [*unknown, deleted]),
+            partial(setattr, self, "deleted_rows", rows - live),
+            partial(setattr, self, "_deletions", self._deletions + 1),
+            partial(setattr, self, "_blanked", {}),
+            partial(setattr, self, "_has_resealed", False),
+            partial(setattr, self.port, "rows", rows),
+            partial(setattr, self.port, "limit", _limit(parts[0])),
+            partial(setattr, self, "_file", file),
+        ]
+
+    def _stored_hints(self, states: Any) -> list[Hints]:
+        """What each column's hints are by what is stored of them."""
+        found = [column.fresh_hints() for column in self.column_list]
         try:
-            for column in self.column_list:
+            for column, hints in zip(self.column_list, found):
                 if column.name in states:
-                    column.hints.restore(states[column.name])
+                    hints.restore(states[column.name])
         except (TypeError, ValueError) as error:
             raise CorruptionError(f"what is stored of the hints cannot be: {error}") from error
+        return found
 
     def header(self) -> dict[str, Any]:
         states = {column.name: column.hints.state() for column in self.column_list}
@@ -500,7 +578,7 @@ class ColumnarTable(ColumnarBase):
             parts = [column.part(k) for column in self.column_list]
             segment = self.segment(k)
             if segment is not None and not all_deleted(segment.deleted, 0, self.segment_rows(k)):
-                yield k, pieces_of(self.kernels, self.codes, segment._replace(parts=parts), None, ())[0]
+                yield k, pieces_of(self.kernels, self.codes, segment._replace(parts=parts), None, {})[0]
 
     def prepare(self, staged: Staged) -> Bulk:
         return bulk.prepare(self, staged)

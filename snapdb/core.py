@@ -29,8 +29,10 @@ from .errors import (
 )
 from .interrupts import Uninterrupted
 from .journal import Journal
-from .opening import MEMORY, Opened, check, file_name, for_copy, open_file, open_memory
+from .maintenance import Maintenance
+from .opening import MEMORY, CopyKeys, Opened, check, open_file, open_memory, opened_again
 from .schema import Schema
+from .snapshots import FileSnapshots, MemorySnapshots, NoSnapshots, Shown, Snapshots
 from .table import Change, Staged
 from .transaction import Transaction, Transactions
 
@@ -43,8 +45,10 @@ __all__ = ["SnapDB"]
 
 Row = dict[str, Any]
 
+_A_SNAPSHOT = "a snapshot that is open has none of its own: backup() makes a database of it"
 
-class SnapDB:
+
+class SnapDB(Maintenance):
     """One table with a fixed schema, in a file or, with ``path=":memory:"``, in memory.
 
     ``storage_type`` is ``"row"`` (the default of a new database: single-row reads and writes) or ``"columnar"``
@@ -56,7 +60,8 @@ class SnapDB:
     ``durability``: ``"full"`` has every commit on stable storage before it returns; ``"normal"`` an explicit
     transaction, a bare write within 100 ms (a killed process loses nothing); ``"none"`` keeps writes in the process
     until ``flush()``, ``checkpoint()`` or ``close()``. ``read_only=True`` opens share the file, ``timeout`` is how many
-    seconds to wait for a lock, ``mmap=False`` reads instead of mapping.
+    seconds to wait for a lock, ``mmap=False`` reads instead of mapping. ``snapshot="name"``, with ``read_only=True``,
+    reads that snapshot while others, in this process or another one, read and write the database.
 
     Raises SchemaError for a bad schema, SchemaMismatchError where the stored one differs, FileNotFoundError where there
     is no file and no schema, or no folder, LockedError where it is open elsewhere, CorruptionError for damage. A
@@ -82,17 +87,15 @@ class SnapDB:
         read_only: bool = False,
         timeout: float = 0.0,
         mmap: bool = True,
+        snapshot: Optional[str] = None,
     ) -> None:
         self._engine: Any = Absent(f"database {str(path)!r} was not opened")
         hints = {"dict_columns": dict_columns, "delta_columns": delta_columns, "for_columns": for_columns}
         wanted = check(
             path, schema, page_size, storage_type, hints, durability, read_only, timeout, mmap,
-            metrics=metrics, cdc=cdc, encryption_key=encryption_key,
+            metrics=metrics, cdc=cdc, encryption_key=encryption_key, snapshot=snapshot,
         )  # fmt: skip
-        self.durability = durability
-        self._read_only = wanted.read_only
-        self._file: Optional[TableFile] = None
-        self.path: Union[str, Path] = wanted.path
+        self._blank(wanted.path, durability, wanted.read_only)
         if wanted.path == MEMORY:
             self._take(open_memory(wanted))
         else:
@@ -103,18 +106,40 @@ class SnapDB:
                 raise
         self._bind()
 
+    def _blank(self, path: Union[str, Path], durability: str, read_only: bool) -> None:
+        """Have what a handle has that has no table yet."""
+        self.path: Union[str, Path] = path
+        self.durability = durability
+        self._read_only = read_only
+        self._file: Optional[TableFile] = None
+        self._snapshots: Snapshots = NoSnapshots("there is no table")
+        self._shown: Optional[str] = None  # the name of the snapshot that this is
+        self._let_go: Callable[[], Any] = _nothing  # what was had for it alone
+        self._copies = CopyKeys()
+
     def _take(self, opened: Opened) -> None:
         """Be the handle of this table."""
         table, file = opened.table, opened.file
         self.schema, self.storage_type, self.page_size = opened.schema, opened.storage_type, opened.page_size
         self._description = opened.description
+        cipher = None if file is None else file.store.cipher
+        self._copies.keys = opened.keys if cipher is None else cipher.keys
         handle = weakref.ref(self)  # no reference back: a handle that is dropped must go
         self._journal = Journal(lambda error: _on_broken(handle(), error)) if file is None else file.journal()
         self._unique = UniqueKeys(self.schema)
         self._transactions = Transactions(table, self._unique, self._journal)
-        if file is not None:
+        if file is None:
+            self._snapshots = MemorySnapshots(opened, self._unique)
+        else:
+            self._shown = opened.shown
+            if opened.shown is None:
+                self._snapshots = FileSnapshots(file, self._journal, self._unique)
+            else:
+                self._snapshots = NoSnapshots(_A_SNAPSHOT)
             self._unique.stale(table)
             self._watch(table, file)
+        # rows of a table with unique columns, or of an encrypted file, are not for the kernel to log
+        self._by_journal = bool(self._unique) or (file is not None and file.store.cipher is not None)
         self._engine = table
 
     def _watch(self, table: Any, file: TableFile) -> None:
@@ -124,7 +149,7 @@ class SnapDB:
         handle = weakref.ref(self)
         store.broken = lambda error: _on_broken(handle(), error)
         if not self._read_only:
-            table.attach(store.log)
+            table.attach(store.log if store.cipher is None else _no_log(table))
             store.full = lambda: _on_full(handle())
             store.alone = lambda: _alone(handle())
         self._finalizer = weakref.finalize(self, _dropped, store, table)
@@ -138,7 +163,7 @@ class SnapDB:
         kind = type(self)
         if kind.get is SnapDB.get:  # a subclass's own method stands
             self.get = self._engine.get  # type: ignore[method-assign]
-        direct = not self._unique and not self._read_only
+        direct = not self._by_journal and not self._read_only
         if self._file is not None and any(column.type.is_variable for column in self.schema):
             direct = False  # a row may be too long for the log, which insert() says better than the kernel
         if kind.insert is SnapDB.insert and direct:
@@ -171,6 +196,7 @@ class SnapDB:
                     file.close()
             finally:
                 engine.release(closed)
+                self._let_go()
 
     def _abandon(self) -> None:
         """Let go of the file of a handle that failed."""
@@ -188,6 +214,7 @@ class SnapDB:
 
     def _leave(self, absent: Absent) -> None:
         self._engine = absent
+        self._snapshots = NoSnapshots("the database is closed")
         for name in ("get", "insert"):
             self.__dict__.pop(name, None)
 
@@ -201,7 +228,8 @@ class SnapDB:
     def __repr__(self) -> str:
         if isinstance(self._engine, Absent):
             return f"SnapDB({'closed' if self._engine.error is ClosedError else 'failed'})"
-        return f"SnapDB({str(self.path)!r}, storage_type={self.storage_type!r}, rows={len(self)}, indexes=[])"
+        shown = "" if self._shown is None else f", snapshot={self._shown!r}"
+        return f"SnapDB({str(self.path)!r}{shown}, storage_type={self.storage_type!r}, rows={len(self)}, indexes=[])"
 
     def __reduce__(self) -> NoReturn:
         raise NotSupportedError(
@@ -223,36 +251,72 @@ class SnapDB:
         self._writable()
         return Transaction(self._transactions)
 
-    def flush(self) -> None:
-        """Every acknowledged write is on stable storage; the data file need not change. In memory nothing to do.
+    def _repair(self) -> dict[str, Any]:
+        if self._file is None:
+            raise NotSupportedError("repair() is for a file: a table in memory has nothing to be read again from")
+        from .repairing import unharmed  # few need it
 
-        DurabilityError where the system cannot: the handle is then of no further use.
+        report = self.fsck(full=True)
+        if report["ok"]:
+            return unharmed(report["rows"], [one["name"] for one in self.list_snapshots()][::-1])
+        issues = {"issues": report["issues"]}
+        if any(issue["kind"] == "log" for issue in report["issues"]) and self._is_folded_in():
+            return {**unharmed(len(self), [one["name"] for one in self.list_snapshots()][::-1]), **issues}
+        with self._snapshots.unused("repair()"):
+            return {**self._replaced(self._file), **issues}
+
+    def _is_folded_in(self) -> bool:
+        """Whether a checkpoint makes the file sound: what a damaged log has is in the table."""
+        try:
+            self._its_file().checkpoint()
+        except (StorageError, CorruptionError):
+            return False
+        return bool(self.fsck(full=True)["ok"])
+
+    def _replaced(self, file: TableFile) -> dict[str, Any]:
+        """Go on with a new file made of what there is of this one; where that fails with the old one."""
+        from .repairing import repaired
+
+        engine, store = self._engine, file.store
+        store.flush()
+        away = Absent(f"database {str(self.path)!r} was repaired meanwhile: call again")
+        self._finalizer.detach()
+        self._file = None
+        self._leave(away)
+        engine.attach(_closed_log(engine, away))
+        taken: Any = store.hand_over()
+        engine.release(away)
+        try:
+            report, new = repaired(store, taken)
+        except CorruptionError as error:
+            try:
+                self._reopen(store, taken)
+            except CorruptionError:  # it does not open any more: closed, and why it cannot be repaired says more
+                raise error from None
+            raise
+        except BaseException:
+            self._reopen(store, taken)
+            raise
+        taken.release()
+        self._reopen(store, new)
+        return report
+
+    def _reopen(self, store: Any, claim: Any) -> None:
+        """Be the handle of the file that has the place now, and which is locked already."""
+        self._leave(self._closed())
+        self._take(opened_again(store, claim))
+        self._bind()
+
+    @staticmethod
+    def repair_file(
+        path: Union[str, os.PathLike[str]], encryption_key: Union[str, bytes, None] = None, timeout: float = 0.0
+    ) -> dict[str, Any]:
+        """``repair`` for a file that need not open. FileNotFoundError, LockedError where it is open (after ``timeout``
+        seconds), WrongKeyError and what else ``repair`` says.
         """
-        engine = self._open_engine()
-        if self._file is not None and not self._read_only:
-            with engine.writing():
-                self._outside("flush")
-                self._its_file().store.flush()
+        from .repairing import repair_file  # few need it
 
-    def checkpoint(self) -> None:
-        """The write-ahead log is folded into the data file; in memory there is nothing to do.
-
-        StorageError where the disk is full: nothing is lost and the database goes on.
-        """
-        engine = self._open_engine()
-        if self._file is not None:
-            self._writable()
-            with engine.writing():
-                self._outside("checkpoint")
-                self._its_file().checkpoint()
-
-    def _its_file(self) -> TableFile:
-        """The file of a handle that has one; ClosedError where it was closed while this thread waited."""
-        file = self._file
-        if file is None:
-            self._open_engine()
-            raise InternalError(f"{str(self.path)!r} has lost its file")
-        return file
+        return repair_file(SnapDB, path, encryption_key, timeout)
 
     def _outside(self, name: str) -> None:
         if self._transactions.is_open:
@@ -272,6 +336,42 @@ class SnapDB:
             raise ReadOnlyError(f"{str(self.path)!r} was opened with read_only=True; open it again without to write")
         return engine
 
+    def open_snapshot(self, name: str, encryption_key: Union[str, bytes, None] = None) -> SnapDB:
+        """A snapshot as a database of its own, with all that a database has but snapshots: what is written to it is
+        kept in memory only, until it is closed. ``backup()`` makes a file of it.
+
+        NotFoundError (a KeyError) where there is no such snapshot. A key that is given must be the database's
+        (WrongKeyError); none is needed.
+        """
+        engine = self._open_engine()
+        if encryption_key is not None:
+            self._check_key(encryption_key)
+        with engine.lock, Uninterrupted():
+            self._open_engine()
+            shown = self._snapshots.open(name)
+            try:
+                return self._show(name, shown)
+            except BaseException:
+                shown.let_go()
+                raise
+
+    def _show(self, name: str, shown: Shown) -> SnapDB:
+        handle = SnapDB.__new__(SnapDB)
+        handle._engine = Absent(f"snapshot {name!r} was not opened")
+        handle._blank(self.path, self.durability, False)
+        handle._take(shown.opened)
+        handle._copies = self._copies  # rekey() of the database is meant for these copies too
+        handle._unique.stale(shown.opened.table)  # they are read when they are first needed
+        handle._snapshots = NoSnapshots(_A_SNAPSHOT)
+        handle._shown = name
+        handle._bind()
+        there = weakref.ref(handle)
+        shown.watch(lambda error: _on_broken(there(), error))
+        finalizer = weakref.finalize(handle, shown.let_go)
+        finalizer.atexit = False
+        handle._let_go = finalizer
+        return handle
+
     # -- writes ------------------------------------------------------------
 
     def insert(self, row: Mapping[str, Any]) -> int:
@@ -282,7 +382,7 @@ class SnapDB:
         nothing was written.
         """
         engine = self._writable()
-        if not self._unique:
+        if not self._by_journal:
             try:
                 idx: int = engine.insert(row)
             except ValueError as error:
@@ -429,59 +529,21 @@ class SnapDB:
         engine = self._writable()
         with engine.writing(), Uninterrupted():
             self._open_engine()
-            file = None if self._transactions.is_open else self._file
-            before = 0 if file is None else file.bytes_on_disk()
-            keys = self._unique.rebuilding(engine) if self._unique else []
-            renumbered = partial(setattr, engine, "generation", engine.generation + 1)
-            with self._journal.compacted() as step:
-                freed: int = engine.compact([*keys, renumbered, *step.then], step.first)
-            if file is not None:
-                _quietly(self, file.give_back)  # the rows are renumbered by now: what fails here only costs room
-                freed = max(0, before - file.bytes_on_disk())
+            with self._snapshots.unused("compact()"):
+                return self._compact(engine)
+
+    def _compact(self, engine: Any) -> int:
+        file = None if self._transactions.is_open else self._file
+        before = 0 if file is None else file.bytes_on_disk()
+        keys = self._unique.rebuilding(engine) if self._unique else []
+        generation = max(engine.generation, engine.last_generation) + 1
+        renumbered = [partial(setattr, engine, name, generation) for name in ("generation", "last_generation")]
+        with self._journal.compacted() as step:
+            freed: int = engine.compact([*keys, *renumbered, *step.then], step.first)
+        if file is not None:
+            _quietly(self, file.give_back)  # the rows are renumbered by now: what fails here only costs room
+            freed = max(0, before - file.bytes_on_disk())
         return freed
-
-    # -- files -------------------------------------------------------------
-
-    def backup(self, destination: Union[str, os.PathLike[str]]) -> Path:
-        """Write a copy that opens on its own; returns its path. Consistent: no write comes between.
-
-        FileExistsError where something is at ``destination`` already. A table in memory can be written to a file so.
-        """
-        from pathlib import Path
-
-        from .tablefile import copy_table
-
-        engine = self._open_engine()
-        target = file_name(destination)
-        if target == MEMORY:
-            raise ValidationError(f"a backup is a file, not {MEMORY!r}")
-        with engine.writing():
-            self._open_engine()
-            self._outside("backup")
-            file = self._file
-            if file is not None and not self._read_only:
-                file.checkpoint()
-            is_whole = file is not None and not self._read_only
-            entries = file.entries() if file is not None and is_whole else engine.entries()
-            header = {**self._description, **engine.header(), "id_generation": engine.generation}
-            copy_table(for_copy(target), header, entries)
-        return Path(target)
-
-    def fsck(self, full: bool = True) -> dict[str, Any]:
-        """Check the database: ``{"ok", "issues", "rows", "full"}``; each issue is a dict with ``kind``, ``where`` and
-        ``message``.
-
-        Headers, superblocks, the catalog, free space and the log always; with ``full`` also every checksum, every row
-        and every zone map.
-        """
-        engine = self._open_engine()
-        with engine.writing():
-            self._open_engine()
-            issues = [] if self._file is None else self._file.check(full)
-            if full:
-                issues += [{"kind": "table", "where": str(self.path), "message": text} for text in engine.verify()]
-            rows = len(engine)
-        return {"ok": not issues, "issues": issues, "rows": rows, "full": bool(full)}
 
     # -- single-row reads --------------------------------------------------
 
@@ -626,33 +688,9 @@ class SnapDB:
         view: memoryview = self._engine.column_buffer(column_name)
         return view
 
-    def memory_usage(self) -> int:
-        """Bytes this table holds in memory, the keys of its unique columns included."""
-        size: int = self._engine.memory_usage()
-        return size + self._unique.memory_usage()
 
-    def stats(self) -> dict[str, Any]:
-        """Rows, deleted rows, bytes and per column encoding and bytes. File figures are 0 in memory."""
-        engine = self._open_engine()
-        with engine.lock:  # what is free may have to be found out first, and nobody may take of it meanwhile
-            self._open_engine()
-            return self._figures(engine)
-
-    def _figures(self, engine: Any) -> dict[str, Any]:
-        live, held = len(engine), self.memory_usage()
-        figures = {"file_bytes": 0, "wal_bytes": 0, "live_bytes": held, "free_bytes": 0, "last_checkpoint": None}
-        if self._file is not None:
-            figures = self._file.store.statistics()
-        return {
-            "rows": live,
-            "deleted_rows": engine.rows - live,
-            "storage_type": self.storage_type,
-            "durability": self.durability,
-            "memory_bytes": held,
-            **figures,
-            "columns": engine.column_stats(),
-            "indexes": [],
-        }
+def _nothing() -> None:
+    """There is nothing to let go."""
 
 
 def _on_full(handle: Optional[SnapDB], due: bool = True) -> None:
@@ -699,6 +737,15 @@ def _on_broken(handle: Optional[SnapDB], error: BaseException) -> None:
         handle._leave(absent)
         if kind is ClosedError and file is not None and not handle._transactions.is_open:  # this is a forked child
             _empty(file.table, absent)
+
+
+def _no_log(table: Any) -> Any:
+    """The log of an encrypted file as its table's kernel sees it: what a kernel writes is plain."""
+
+    def refuse(_: object = None) -> NoReturn:
+        raise InternalError("a row of an encrypted database was to be logged as it is")
+
+    return table.kernels.wal.Log(refuse, refuse, refuse, refuse)
 
 
 def _empty(table: Any, absent: Absent) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .errors import ReadOnlyError
 from .journal import Journal, Step
 from .records import Record, Writer
-from .step import Half, assign, insist
+from .step import Call, Half, assign, insist
 
 if TYPE_CHECKING:
     from .pieces import Entry
-    from .storage.store import Store
+    from .storage.snapshots import Snapshot
+    from .storage.store import Restoring, Store
     from .table import Change, Staged, Table
 
 __all__ = ["FileJournal", "ReadOnlyJournal"]
@@ -32,7 +33,7 @@ class ReadOnlyJournal(Journal):
     def _refuse(self, *args: Any) -> Step:
         raise ReadOnlyError(f"{self._path!r} was opened with read_only=True", hint="open it again without it to write")
 
-    row = rows = changes = deletions = compacted = bulk = begin = _refuse  # type: ignore[assignment]
+    row = rows = changes = deletions = compacted = bulk = snapshot = dropped = restored = begin = _refuse  # type: ignore[assignment]
 
 
 class FileStep(Step):
@@ -108,6 +109,27 @@ class FileJournal(Journal):
         if self._inner:
             self._written += [entry for _, entry in stored]
         return self._step(self._writer.bulk(first, rows, stored))
+
+    def snapshot(self, record: Snapshot, replaced: Optional[int]) -> Step:
+        if replaced is not None:
+            self._store.history.load(replaced)
+        return self._outside(self._writer.snapshot(record, replaced), partial(self._store.pinned, record, replaced))
+
+    def dropped(self, serial: int) -> Step:
+        self._store.history.load(serial)
+        return self._outside(self._writer.dropped(serial), partial(self._store.dropped, serial))
+
+    def restored(self, restoring: Restoring) -> Step:
+        records = self._writer.restored(restoring.record.serial)
+        return self._outside(records, partial(self._store.restored, restoring))
+
+    def _outside(self, records: list[Record], change: Call) -> Step:
+        """A step that is a transaction of its own; ``change`` is the first of what comes behind the frames."""
+        if self._inner:
+            raise RuntimeError("a transaction is running")
+        step = self._step(records)
+        step.then = [change, *step.then]
+        return step
 
     def begin(self) -> None:
         self._written = []

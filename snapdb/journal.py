@@ -11,6 +11,8 @@ from .step import Call
 
 if TYPE_CHECKING:
     from .pieces import Entry
+    from .storage.snapshots import Snapshot
+    from .storage.store import Restoring
     from .table import Change, Staged
 
 __all__ = ["Journal", "Step"]
@@ -62,6 +64,18 @@ class Journal:
 
     def bulk(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> Step:
         """A batch whose entries are written is inserted."""
+        return _NOTHING
+
+    def snapshot(self, record: Snapshot, replaced: Optional[int]) -> Step:
+        """A snapshot is made of what is there, in place of the one with the serial ``replaced``."""
+        return _NOTHING
+
+    def dropped(self, serial: int) -> Step:
+        """A snapshot is dropped."""
+        return _NOTHING
+
+    def restored(self, restoring: Restoring) -> Step:
+        """The table is what a snapshot shows; it is to be read again behind the step's calls."""
         return _NOTHING
 
     def begin(self) -> None:

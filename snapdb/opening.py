@@ -7,23 +7,30 @@ import operator
 import os
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from . import _ext
 from .absent import Absent
 from .columnar import ColumnarTable
-from .errors import LockedError, NotSupportedError, SchemaError, ValidationError, ValueTypeError
+from .errors import CorruptionError, LockedError, NotSupportedError, SchemaError, ValidationError, ValueTypeError
 from .interrupts import Uninterrupted
+from .names import check_name
 from .rowstore import RowTable
 from .scan import name_list
 from .schema import Schema
 
 if TYPE_CHECKING:
-    from .tablefile import Opening, Store, TableFile
+    from .storage.crypto import Keys
+    from .storage.store import Options
+    from .tablefile import Opening, PinnedStore, Store, TableFile
 
-__all__ = ["MEMORY", "Opened", "Wanted", "check", "file_name", "for_copy", "open_file", "open_memory"]
+__all__ = [
+    "MEMORY", "REPAIR", "CopyKeys", "Opened", "Wanted", "check", "described", "file_name", "for_copy", "new_keys",
+    "open_file", "open_memory", "open_snapshot", "opened_again", "opening_of", "possible_key", "same_key",
+]  # fmt: skip
 
 MEMORY = ":memory:"
+REPAIR = "SnapDB.repair_file(path) saves what is whole; copy the file first"
 ENGINES = ("row", "columnar")
 DURABILITY = ("full", "normal", "none")
 _PATIENCE = 0.05  # seconds between two tries to get a lock
@@ -44,11 +51,13 @@ class Wanted(NamedTuple):
     read_only: bool
     timeout: float
     mmap: bool
+    key: Any = None
+    snapshot: Optional[str] = None
 
 
 class Opened(NamedTuple):
     """A table and what is known of it; ``file`` is None in memory. ``description``: what a file keeps of the table
-    besides its rows.
+    besides its rows. ``keys``: in memory, what a copy of it is encrypted with.
     """
 
     table: Any
@@ -57,6 +66,16 @@ class Opened(NamedTuple):
     page_size: int
     description: dict[str, Any]
     file: Optional[TableFile]
+    keys: Optional[Keys] = None
+    shown: Optional[str] = None  # the name of the snapshot that this is
+
+
+class CopyKeys:
+    """What copies of a database are encrypted with, ``None`` for nothing; a handle shares it with the snapshots that it
+    opens, so that their copies follow ``rekey()``.
+    """
+
+    keys: Optional[Keys] = None
 
 
 # -- what may be asked for -------------------------------------------------------
@@ -70,6 +89,8 @@ def check(
     read_only: Any,
     timeout: Any,
     mmap: Any,
+    encryption_key: Any = None,
+    snapshot: Any = None,
     **later: Any,
 ) -> Wanted:
     """Refuse what cannot be, and by name what this version does not have, before anything is made.
@@ -81,15 +102,43 @@ def check(
         raise ValidationError(f"durability must be one of {', '.join(DURABILITY)}, not {durability!r}")
     seconds = _seconds(timeout)
     for what, value in later.items():
-        if value is not None and value is not False:  # an empty key is not the same as none
+        if value is not None and value is not False:
             raise NotSupportedError(f"{what}= needs a later version of SnapDB")
+    key = None if encryption_key is None else possible_key(encryption_key)
+    if snapshot is not None:
+        check_name(snapshot)
+        if not read_only:
+            raise ValidationError("snapshot= is for reading beside a writer: it needs read_only=True")
     if schema is not None and not isinstance(schema, Schema):
         raise SchemaError(f"schema must be a Schema, not {type(schema).__name__}, {_EXAMPLE}")
     if storage_type is not None and storage_type not in ENGINES:
         raise SchemaError(f"storage_type must be 'row' or 'columnar', not {storage_type!r}")
     size = _page_size(page_size)
     listed = {what: None if names is None else list(name_list(what, names)) for what, names in hints.items()}
-    return Wanted(name, schema, size, storage_type, listed, durability, bool(read_only), seconds, bool(mmap))
+    return Wanted(
+        name, schema, size, storage_type, listed, durability, bool(read_only), seconds, bool(mmap), key, snapshot
+    )
+
+
+def possible_key(key: Any) -> Any:
+    """A key as it is kept until it is needed. ValidationError where it can be none, ImportError without the package."""
+    from .storage import crypto  # a plain database needs none of it
+
+    return crypto.possible(key)
+
+
+def new_keys(key: Any) -> Keys:
+    """What a new database, or a copy, is encrypted with. ValidationError, ImportError, NotSupportedError."""
+    from .storage import crypto
+
+    return crypto.new_keys(key)
+
+
+def same_key(keys: Keys, key: Any) -> bool:
+    """Whether these keys were made of this one. ValidationError where it can be none."""
+    from .storage import crypto
+
+    return crypto.same(keys, key)
 
 
 def file_name(path: Any) -> str:
@@ -159,7 +208,8 @@ def open_memory(wanted: Wanted) -> Opened:
     kind = wanted.storage_type or "row"
     table = _make_table(wanted.schema, wanted.page_size, kind, wanted.hints)
     told = _describe(wanted.schema, wanted.page_size, kind, wanted.hints)
-    return Opened(table, wanted.schema, kind, wanted.page_size, told, None)
+    keys = None if wanted.key is None else new_keys(wanted.key)
+    return Opened(table, wanted.schema, kind, wanted.page_size, told, None, keys)
 
 
 # -- files -------------------------------------------------------------------------
@@ -168,7 +218,7 @@ def open_file(wanted: Wanted, take: Callable[[Opened], None]) -> None:
     the lock. LockedError and what else ``SnapDB`` says.
     """
     until = time.monotonic() + wanted.timeout
-    opening = _opening(wanted.path, wanted.durability, wanted.read_only, wanted.mmap)
+    opening = _opening(wanted.path, wanted.durability, wanted.read_only, wanted.mmap, wanted.key, wanted.timeout)
     while True:
         try:
             with Uninterrupted():
@@ -177,18 +227,27 @@ def open_file(wanted: Wanted, take: Callable[[Opened], None]) -> None:
         except LockedError:
             if time.monotonic() >= until:
                 raise
+        except CorruptionError as error:
+            if error.hint is None:
+                error.hint, error.args = REPAIR, (f"{error}; {REPAIR}",)
+            raise
         time.sleep(min(_PATIENCE, max(0.0, until - time.monotonic())))
 
 
-def for_copy(path: str) -> Opening:
-    """How a copy is written, whatever the handle may do that it is a copy of."""
-    return _opening(path, "normal", False, False)
+def for_copy(path: str, keys: Optional[Keys]) -> Opening:
+    """How a copy is written, whatever the handle may do that it is a copy of; with keys an encrypted one."""
+    return _opening(path, "normal", False, False, keys)
 
 
-def _opening(path: str, durability: str, read_only: bool, mmap: bool) -> Opening:
+def opening_of(path: str, key: Any, patience: float) -> Opening:
+    """How a file is opened that is there already, and that nobody has said more of."""
+    return _opening(path, "normal", False, False, None if key is None else possible_key(key), patience)
+
+
+def _opening(path: str, durability: str, read_only: bool, mmap: bool, key: Any, patience: float = 0.0) -> Opening:
     from .tablefile import Opening  # a table in memory needs none of it
 
-    return Opening(path, _ext.backend(_ext.BACKEND).wal, durability, read_only, 0.0, mmap)
+    return Opening(path, _ext.backend(_ext.BACKEND).wal, durability, read_only, 0.0, mmap, key, patience)
 
 
 def _open_once(opening: Opening, wanted: Wanted, take: Callable[[Opened], None]) -> None:
@@ -199,8 +258,14 @@ def _open_once(opening: Opening, wanted: Wanted, take: Callable[[Opened], None])
         if wanted.schema is None or wanted.read_only:
             missing = "to make one give a schema" + (" and no read_only" if wanted.read_only else "")
             raise FileNotFoundError(errno.ENOENT, f"no database there; {missing}, {_EXAMPLE}", wanted.path)
-        _create(opening, wanted, wanted.schema)
-    store = tablefile.Store.open(opening.path, opening.options)
+        options = _create(opening, wanted, wanted.schema)
+    else:
+        options = opening.options
+    store: Union[Store, PinnedStore]
+    if wanted.snapshot is None:
+        store = tablefile.Store.open(opening.path, options)
+    else:
+        store = tablefile.PinnedStore.open(opening.path, wanted.snapshot, options)
     try:
         take(_load(store, wanted))
     except BaseException:
@@ -208,35 +273,71 @@ def _open_once(opening: Opening, wanted: Wanted, take: Callable[[Opened], None])
         raise
 
 
-def _create(opening: Opening, wanted: Wanted, schema: Schema) -> None:
+def _create(opening: Opening, wanted: Wanted, schema: Schema) -> Options:
+    """Make the file; how it is opened then."""
     from .tablefile import Store
 
+    options = opening.options
     kind = wanted.storage_type or "row"
     table = _make_table(schema, wanted.page_size, kind, wanted.hints)  # refuses what cannot be before any file is
     header = {**_describe(schema, wanted.page_size, kind, wanted.hints), **table.header()}
+    if options.key is not None:
+        options = options._replace(key=new_keys(options.key))  # derived once
     try:
-        Store.create(opening.path, header, opening.options)
+        Store.create(opening.path, header, options)
     except FileExistsError:
         if not opening.layer.exists(opening.path):
             raise  # a log is in the way
-        # somebody else was faster: open theirs
+        return opening.options  # somebody else was faster: open theirs
+    return options
 
 
-def _load(store: Store, wanted: Wanted) -> Opened:
+def opened_again(store: Store, claim: Any) -> Opened:
+    """A file as a store had it open that gave its lock away, which is ``claim``."""
+    from . import tablefile
+
+    again = tablefile.Store.open(store.path, store.options, claim)
+    try:
+        return _load(again)
+    except BaseException:
+        again.abandon()
+        raise
+
+
+def _load(store: Union[Store, PinnedStore], wanted: Optional[Wanted] = None) -> Opened:
     """Build the table that the file describes."""
     from . import tablefile
 
-    header = store.header
-    schema = tablefile.check_schema(header, store.path, wanted.schema, wanted.storage_type)
-    kept = tablefile.stored_options(header, store.path)
-    hints = {name: kept.get(name) if names is None else names for name, names in wanted.hints.items()}
-    size, kind = tablefile.stored_page_size(header, store.path), header["storage_type"]
-    table = _make_table(schema, size, kind, hints)
-    told = _describe(schema, size, kind, hints)
-    file = tablefile.TableFile(store, table, told)
+    made = described(store.header, store.path, wanted)
+    table = made.table
+    file = tablefile.file_of(store, table, made.description)
     try:
         file.load()
     except BaseException:
         table.release(Absent(f"{store.path} could not be opened"))
         raise
-    return Opened(table, schema, kind, size, told, file)
+    return made._replace(file=file, shown=None if wanted is None else wanted.snapshot)
+
+
+def open_snapshot(source: Any, path: str) -> Opened:
+    """A table of its own that begins as a snapshot, which is a ``SnapshotSource``. CorruptionError."""
+    from .tablefile import stored_generations
+
+    made = described(source.header, path)
+    made.table.generation, made.table.last_generation = stored_generations(source.header, path)
+    made.table.adopt(source.header, source)
+    return made
+
+
+def described(header: Mapping[str, Any], path: str, wanted: Optional[Wanted] = None) -> Opened:
+    """An empty table as the header of a file describes it, as far as it is not to be as somebody wants it."""
+    from . import tablefile
+
+    asked = (None, None) if wanted is None else (wanted.schema, wanted.storage_type)
+    schema = tablefile.check_schema(header, path, *asked)
+    hints = tablefile.stored_options(header, path, schema)
+    if wanted is not None:
+        hints.update({name: names for name, names in wanted.hints.items() if names is not None})
+    size, kind = tablefile.stored_page_size(header, path), header["storage_type"]
+    table = _make_table(schema, size, kind, hints)
+    return Opened(table, schema, kind, size, _describe(schema, size, kind, hints), None)

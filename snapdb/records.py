@@ -7,17 +7,22 @@ import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from .errors import CorruptionError, SnapDBError, ValidationError
 from .pieces import Entry
 from .storage.catalog import decode_items, encode_items
+from .storage.recovery import DROP, RESTORE, SNAPSHOT
+from .storage.snapshots import Snapshot, encode_frame
 from .table import Change, Staged, Table
 
 if TYPE_CHECKING:
     from .storage.store import Frame
 
-__all__ = ["BULK", "CHANGE", "COMMIT", "COMPACT", "DELETE", "ROW", "ROWS", "Record", "Replay", "Writer"]
+__all__ = [
+    "BULK", "CHANGE", "COMMIT", "COMPACT", "DELETE", "DROP", "RESTORE", "ROW", "ROWS", "SNAPSHOT", "Record", "Replay",
+    "Writer", "read_bulk",
+]  # fmt: skip
 
 ROW, ROWS, CHANGE, DELETE, COMPACT, BULK, COMMIT = range(1, 8)
 _AT_ONCE = 4096  # changed rows that one frame is first tried with
@@ -90,10 +95,24 @@ class Writer:
         """Live rows only, renumbered."""
         return [Record(COMPACT, b"")]
 
+    def snapshot(self, record: Snapshot, replaced: Optional[int] = None) -> list[Record]:
+        """A snapshot was made, in place of another one: one change."""
+        return [*([] if replaced is None else self.dropped(replaced)), Record(SNAPSHOT, encode_frame(record))]
+
+    def dropped(self, serial: int) -> list[Record]:
+        """A snapshot is no more."""
+        return [Record(DROP, _U64.pack(serial))]
+
+    def restored(self, serial: int) -> list[Record]:
+        """The table is what a snapshot shows."""
+        return [Record(RESTORE, _U64.pack(serial))]
+
     def bulk(self, first: int, rows: int, stored: Sequence[tuple[int, Entry]]) -> list[Record]:
         """A batch whose entries are in the file already."""
-        extents = sorted({(p.ref.extent, p.ref.size) for _, entry in stored for p in entry.pieces if p.ref is not None})
-        head = _BULK_HEAD.pack(len(extents), 0) + b"".join(_PAIR.pack(*extent) for extent in extents)
+        refs = [piece.ref for _, entry in stored for piece in entry.pieces if piece.ref is not None]
+        extents = sorted({ref[:2] for ref in refs})
+        tagged = 1 if refs and refs[0].tag else 0
+        head = _BULK_HEAD.pack(len(extents), tagged) + b"".join(_PAIR.pack(*extent) for extent in extents)
         return [Record(BULK, head + _BULK_BODY.pack(first, rows, len(stored), 0) + encode_items(stored))]
 
 
@@ -106,11 +125,15 @@ def _little(values: array[int]) -> bytes:
 
 
 class Replay:
-    """Carries out frames on a table, which is not logged meanwhile. CorruptionError for what makes no sense."""
+    """Carries out frames on a table, which is not logged meanwhile. CorruptionError for what makes no sense.
 
-    def __init__(self, table: Table, path: str) -> None:
+    ``history`` carries out those that make, drop or restore snapshots.
+    """
+
+    def __init__(self, table: Table, path: str, history: Callable[[Frame], None]) -> None:
         self._table = table
         self._path = path
+        self._history = history
         self._values = table.kernels.values
 
     def run(self, frames: Iterable[Frame]) -> None:
@@ -175,9 +198,11 @@ class Replay:
             table.remove(ids)
         elif frame.kind == COMPACT:
             table.compact()
-            table.generation += 1
+            table.generation = table.last_generation = max(table.generation, table.last_generation) + 1
         elif frame.kind == BULK:
-            table.replay(*_read_bulk(payload))
+            table.replay(*read_bulk(payload))
+        elif frame.kind in (SNAPSHOT, DROP, RESTORE):
+            self._history(frame)
         elif frame.kind != COMMIT:
             raise ValueError(f"unknown kind {frame.kind}")
 
@@ -205,8 +230,8 @@ def _places(frames: Iterable[Frame]) -> Iterator[tuple[int, int]]:
     return zip([_U64.size, *(end + _U64.size for end in ends)], ends)
 
 
-def _read_bulk(payload: Any) -> tuple[int, int, list[tuple[int, Entry]]]:
-    extents, _ = _BULK_HEAD.unpack_from(payload)
+def read_bulk(payload: Any) -> tuple[int, int, list[tuple[int, Entry]]]:
+    extents, tagged = _BULK_HEAD.unpack_from(payload)
     at = _BULK_HEAD.size + extents * _PAIR.size
     first, rows, entries, _ = _BULK_BODY.unpack_from(payload, at)
-    return first, rows, decode_items(payload[at + _BULK_BODY.size :], entries)
+    return first, rows, decode_items(payload[at + _BULK_BODY.size :], entries, tagged=bool(tagged))

@@ -15,6 +15,7 @@ from . import _ext
 from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
 from .column import numpy, numpy_dtype
 from .errors import SchemaError, TransactionError
+from .row_image import RowImage, compare, held
 from .scan import Page, View, live_buffers, pick
 from .step import Call, assign, calls, carry_out, insist, run
 from .table import Change, Staged, Table
@@ -22,6 +23,7 @@ from .table import Change, Staged, Table
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, SlabView
     from .absent import Absent
+    from .differing import Difference, Stored
     from .pieces import Bulk, Entry, Source
     from .row_file import RowFile, State
     from .schema import Schema
@@ -343,6 +345,45 @@ class RowTable(Table):
             self._notes = None
             notes.release()
 
+    # -- images --------------------------------------------------------------
+
+    def image(self) -> RowImage:
+        with self.writing():
+            self._load()
+            return RowImage(self.slabs.pin(), self.generation)
+
+    def become(self, image: RowImage) -> None:
+        with self.writing():
+            fresh = self.new_slabs()
+            fresh.branch(image.slabs)
+            last = max(self.last_generation, self.generation, image.generation)
+            found: list[Call] = [
+                partial(self.slabs.take_over, fresh),
+                partial(setattr, self, "last_generation", last),
+                partial(setattr, self, "generation", image.generation),
+            ]
+            carry_out((), found)
+
+    def branch(self, image: RowImage) -> RowTable:
+        made = RowTable(self.schema, self.page_size, backend=self.kernels.name)
+        made.become(image)
+        return made
+
+    def compare(self, one: RowImage, other: RowImage) -> Difference:
+        return compare(one, other, self.slabs.slab_rows, len(self.schema.columns))
+
+    def compare_stored(self, one: Stored, other: Stored) -> Difference:
+        from .row_diff import compare
+
+        return compare(self, one, other)
+
+    def held_by(self, kept: Iterable[RowImage]) -> int:
+        now: SlabView = self.slabs.pin()
+        try:
+            return held(kept, now)
+        finally:
+            now.release()
+
     # -- the file ------------------------------------------------------------
 
     def attach(self, log: Any) -> None:
@@ -368,6 +409,19 @@ class RowTable(Table):
             file = RowFile(self, source)
             file.adopt(rows, live)
             self._file = file
+
+    def replacing(self, header: Mapping[str, Any], source: Source, later: Source) -> list[Call]:
+        from .row_file import RowFile, counters
+
+        rows, live = counters(header, self.slabs.slab_rows * self.slabs.group_slabs)
+        file, fresh = RowFile(self, source), self.new_slabs()
+        file.adopt(rows, live, fresh)
+        return [
+            partial(self.slabs.take_over, fresh),
+            file.succeeding(self._kept(), later),
+            partial(setattr, self, "_file", file),
+            partial(setattr, self, "_flats", {}),
+        ]
 
     def _kept(self) -> RowFile:
         if self._file is None:

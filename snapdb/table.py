@@ -15,6 +15,7 @@ from .errors import NotFoundError, SnapDBError, ValidationError, ValueTypeError
 if TYPE_CHECKING:
     from ._ext import Backend, ColumnBuffer
     from .absent import Absent
+    from .differing import Difference, Stored
     from .pieces import Bulk, Entry, Source
     from .schema import Schema
     from .step import Call
@@ -49,7 +50,8 @@ class Table:
         self.schema = schema
         self.kernels = kernels
         self.lock = threading.RLock()
-        self.generation = 0  # of the row ids: one more at every compact()
+        self.generation = 0  # of the row ids: another one at every compact()
+        self.last_generation = 0  # the highest that there was: greater where an older state has come back
         self.zone_answers = True  # off only to measure what answering from zone maps saves
         self.refuse = make_refuse(schema.columns)
         self.codec = kernels.values.RowCodec(schema.specs, make_coerce(schema.columns), self.refuse)
@@ -105,6 +107,38 @@ class Table:
         """Rows, deleted rows, values and counters as they were at ``begin``."""
         raise NotImplementedError
 
+    # -- images: states of a table in memory that are kept -------------------------
+
+    def image(self) -> Any:
+        """The table as of now, to be kept: cheap, and what is written afterwards is copied then. No transaction is
+        open.
+        """
+        raise NotImplementedError
+
+    def become(self, image: Any) -> None:
+        """Be what an image of this table shows, in one step: rows, ids and their generation. The image stays as it is,
+        and so do views. No transaction is open.
+        """
+        raise NotImplementedError
+
+    def branch(self, image: Any) -> Table:
+        """A table of its own that begins as an image of this one."""
+        raise NotImplementedError
+
+    def compare(self, one: Any, other: Any) -> Difference:
+        """What differs between two images of the same generation, at a cost that follows the difference."""
+        raise NotImplementedError
+
+    def compare_stored(self, one: Stored, other: Stored) -> Difference:
+        """``compare`` for two states in a file. Of the table nothing is used but what its rows are like, so its lock
+        need not be held. CorruptionError.
+        """
+        raise NotImplementedError
+
+    def held_by(self, kept: Iterable[Any]) -> int:
+        """Bytes of memory that these images keep besides what the table holds."""
+        raise NotImplementedError
+
     # -- for a file: see "The file" in docs/design.md ---------------------------
 
     def attach(self, log: Any) -> None:
@@ -115,6 +149,12 @@ class Table:
         """Be the table of a file, which is empty so far: counters from ``header`` (what ``header()`` gave when it was
         written), entries from ``source`` when they are first needed. Changes are noted from here on. CorruptionError
         for a header that makes no sense.
+        """
+        raise NotImplementedError
+
+    def replacing(self, header: Mapping[str, Any], source: Source, later: Source) -> list[Call]:
+        """The calls that make the table of a file that of another state of it, for one step: as ``adopt`` does, after
+        which entries come from ``later``. What can fail does so here; views keep what they have.
         """
         raise NotImplementedError
 

@@ -6,43 +6,57 @@ import errno
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 from .errors import CorruptionError, SchemaError, SchemaMismatchError, StorageError
 from .filejournal import BULK_SINCE_CHECKPOINT, FileJournal, ReadOnlyJournal
 from .interrupts import Uninterrupted
 from .pieces import Entry, Piece
-from .records import Replay
+from .records import RESTORE, Replay
 from .schema import Schema
-from .step import insist
+from .step import carry_out, insist
 from .storage.creation import check_beside
 from .storage.files import layer_for
 from .storage.fsck import check
 from .storage.layer import failure
+from .storage.pinned import PinnedStore
 from .storage.store import Options, Store
 from .storage.wal import refused
 
 if TYPE_CHECKING:
     from .journal import Journal
+    from .pieces import Source
     from .step import Call
+    from .storage.store import Frame
     from .table import Staged, Table
 
 __all__ = [
-    "HINTS", "Opening", "Store", "TableFile", "check_schema", "copy_table", "is_new", "stored_options",
-    "stored_page_size",
+    "HINTS", "Opening", "PinnedFile", "PinnedStore", "Store", "TableFile", "check_schema", "copy_table", "file_of",
+    "is_new", "stored_generations", "stored_options", "stored_page_size",
 ]  # fmt: skip
 
 BULK = 1 << 20  # bytes of a batch that goes to extents of its own rather than through the log
+_GENERATIONS = ("id_generation", "last_id_generation")
 HINTS = ("dict_columns", "delta_columns", "for_columns")
 
 
 class Opening:
     """How a file is to be opened."""
 
-    def __init__(self, path: str, kernel: Any, durability: str, read_only: bool, timeout: float, mmap: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        kernel: Any,
+        durability: str,
+        read_only: bool,
+        timeout: float,
+        mmap: bool,
+        key: Any = None,
+        patience: float = 0.0,
+    ) -> None:
         self.layer = layer_for(path)
         self.path = self.layer.resolve(path)
-        self.options = Options(self.layer, kernel, durability, read_only, timeout, mmap)
+        self.options = Options(self.layer, kernel, durability, read_only, timeout, mmap, key=key, patience=patience)
 
 
 def is_new(opening: Opening) -> bool:
@@ -85,12 +99,15 @@ def _difference(stored: Schema, given: Schema) -> str:
     return f"stored {len(stored)} columns, given {len(given)}"
 
 
-def stored_options(header: Mapping[str, Any], path: str) -> dict[str, Any]:
+def stored_options(header: Mapping[str, Any], path: str, schema: Schema) -> dict[str, Any]:
     """The hints that the table was made with."""
     options = header.get("options", {})
     if not isinstance(options, dict) or not all(isinstance(names, list) for names in options.values()):
         raise CorruptionError(f"{path}: the stored hints cannot be read", path=path)
-    return {name: names for name, names in options.items() if name in HINTS}
+    kept = {name: names for name, names in options.items() if name in HINTS}
+    if not all(name in schema.names for names in kept.values() for name in names):
+        raise CorruptionError(f"{path}: the stored hints name columns that are not there", path=path)
+    return kept
 
 
 def stored_page_size(header: Mapping[str, Any], path: str) -> int:
@@ -99,6 +116,15 @@ def stored_page_size(header: Mapping[str, Any], path: str) -> int:
     if not isinstance(size, int) or isinstance(size, bool):
         raise CorruptionError(f"{path}: the stored page size is {size!r}", path=path)
     return size
+
+
+def stored_generations(header: Mapping[str, Any], path: str) -> tuple[int, int]:
+    """The generation of the row ids, and the highest that there was. CorruptionError."""
+    generation = header.get(_GENERATIONS[0], 0)
+    last = header.get(_GENERATIONS[1], generation)
+    if type(generation) is not int or type(last) is not int or not 0 <= generation <= last:
+        raise CorruptionError(f"{path}: the stored id generations are {generation!r}, {last!r}", path=path)
+    return generation, last
 
 
 class TableFile:
@@ -113,18 +139,15 @@ class TableFile:
         """What the table's writes are told to."""
         if self.store.read_only:
             return ReadOnlyJournal(self.store.path)
-        return FileJournal(self.store, self.table, self.table.kernels.wal.LARGEST)
+        return FileJournal(self.store, self.table, self.table.kernels.wal.LARGEST - self.store.overhead)
 
     def load(self) -> None:
         """Take in what the file and its log say; a log that was left over is folded in at once."""
         store, table = self.store, self.table
-        generation = store.header.get("id_generation", 0)
-        if not isinstance(generation, int):
-            raise CorruptionError(f"{store.path}: the stored id generation is {generation!r}", path=store.path)
-        table.generation = generation
+        table.generation, table.last_generation = stored_generations(store.header, store.path)
         table.adopt(store.header, store)
         frames = store.replay
-        Replay(table, store.path).run(frames)
+        Replay(table, store.path, self._replay_history).run(frames)
         store.replay = []
         if store.unclean and not store.read_only:
             try:
@@ -134,9 +157,41 @@ class TableFile:
                 what = f"{store.path} was not closed, and its log cannot be folded in"
                 raise refused(error, what, hint) from error
 
+    def _replay_history(self, frame: Frame) -> None:
+        store = self.store
+        store.replay_history(frame)
+        if frame.kind == RESTORE:
+            carry_out((), self._replacing(store.header, store))
+
+    def restore(self, journal: Journal, serial: int) -> None:
+        """Have the table be what a snapshot shows. The caller has the table to itself. CorruptionError, StorageError:
+        nothing happened.
+        """
+        store = self.store
+        restoring = store.prepare_restore(serial)
+        source = store.snapshot_source(restoring.record)
+        try:
+            found = self._replacing(source.header, source)
+        finally:
+            source.close()
+        with journal.restored(restoring) as step:
+            carry_out(step.first, [*step.then, *found])
+
+    def _replacing(self, header: Mapping[str, Any], source: Source) -> list[Call]:
+        """The calls that make the table that of another header and other entries."""
+        table = self.table
+        generation, last = stored_generations(header, self.store.path)
+        return [
+            *table.replacing(header, source, self.store),
+            partial(setattr, table, "last_generation", max(last, table.last_generation, table.generation)),
+            partial(setattr, table, "generation", generation),
+        ]
+
     def header(self) -> dict[str, Any]:
         """What the catalog root says of the table."""
-        return {**self._description, **self.table.header(), "id_generation": self.table.generation}
+        table = self.table
+        generations = (table.generation, max(table.generation, table.last_generation))
+        return {**self._description, **table.header(), **dict(zip(_GENERATIONS, generations))}
 
     def checkpoint(self) -> None:
         """Fold the log into the file. The caller has the table to itself."""
@@ -233,6 +288,25 @@ class TableFile:
         return check(self.store, full)
 
 
+class PinnedFile(TableFile):
+    """A snapshot that is read beside whoever writes to the file."""
+
+    def __init__(self, store: PinnedStore, table: Table, description: Mapping[str, Any]) -> None:
+        super().__init__(cast(Store, store), table, description)  # which has what is needed for reading
+        self._pinned = store
+
+    def check(self, full: bool) -> list[dict[str, Any]]:
+        """What is wrong with the snapshot, one dict each."""
+        return self._pinned.check(full)
+
+
+def file_of(store: Union[Store, PinnedStore], table: Table, description: Mapping[str, Any]) -> TableFile:
+    """The file of a store that was opened, or of a snapshot."""
+    if isinstance(store, PinnedStore):
+        return PinnedFile(store, table, description)
+    return TableFile(store, table, description)
+
+
 def copy_table(opening: Opening, header: dict[str, Any], entries: Iterator[tuple[int, Entry]]) -> None:
     """Write a database of its own at a path where nothing is; FileExistsError where something is, or its log."""
     layer, path = opening.layer, opening.path
@@ -251,6 +325,8 @@ def copy_table(opening: Opening, header: dict[str, Any], entries: Iterator[tuple
             raise
         layer.rename(temporary, path, False)
         layer.sync_dir(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise type(error)(error.errno, error.strerror, path) from error  # nobody has heard of the other name
     finally:
         for name in (temporary, f"{temporary}-wal0", f"{temporary}-wal1"):
             if layer.exists(name):
