@@ -17,8 +17,8 @@ from unittest import mock
 from model import Model
 
 from snapdb import ColumnDef, Schema, SnapDB, tablefile
-from snapdb.storage import wal
-from snapdb.testing.crash import Mismatch, Recording, Session, record
+from snapdb.storage import snapshots, wal
+from snapdb.testing.crash import Mismatch, Recording, Session, again, history, record, rows
 
 SCHEMA = Schema(
     [
@@ -60,13 +60,17 @@ class RolledBack(Exception):
 
 
 class Play:
-    """What a workload works with: each write goes to the database and to the model, and both must agree after it."""
+    """What a workload works with: each write goes to the database and to the model, and both must agree after it.
+
+    ``kept``: the models of the snapshots, by name.
+    """
 
     def __init__(self, session: Session, engine: str) -> None:
         self.session = session
         self.engine = engine
         self.db: Any = None
         self.model: Any = None
+        self.kept: dict[str, Model] = {}
         self.options: dict[str, Any] = {}
 
     # -- lifecycle -----------------------------------------------------------
@@ -74,7 +78,7 @@ class Play:
         """Open the database; ``schema`` None: as it was made."""
         if schema is not None:
             options = {"storage_type": self.engine, "page_size": 64, **options}
-            self.model = Model(schema)
+            self.model, self.kept = Model(schema), {}
         self.options = options
         self.db = self.session.open(schema, **options)
         self.agree()
@@ -105,10 +109,16 @@ class Play:
             self.db.checkpoint()
 
     def agree(self) -> None:
-        """The table is as the model says, and so are its ids."""
-        rows = dict(self.db)
-        if rows != self.model.rows:
-            raise Mismatch(f"the table holds {rows}, not {self.model.rows}")
+        """The table is as the model says, and so are its ids and its snapshots."""
+        seen, wanted = self.session.see(self.db), self.expected(self.model, self.kept)
+        if seen != wanted:
+            raise Mismatch(f"the table holds {seen}, not {wanted}")
+
+    def expected(self, model: Model, kept: dict[str, Model]) -> Any:
+        """What the session sees of a table like this model, with snapshots like these."""
+        if self.session.see is history:
+            return dict(model.rows), {name: dict(each.rows) for name, each in kept.items()}
+        return dict(model.rows)
 
     # -- writes --------------------------------------------------------------
     def do(self, *ops: Op) -> None:
@@ -139,11 +149,44 @@ class Play:
     def call(self, op: Op) -> None:
         getattr(self.db, op[0])(*op[1:])
 
-    def commit(self, after: Model, action: Callable[[], None], transaction: bool) -> None:
+    def commit(
+        self, after: Model, action: Callable[[], None], transaction: bool, kept: Optional[dict[str, Model]] = None
+    ) -> None:
+        """One commit, after which there is this, with snapshots like ``kept`` (None: as they were)."""
         durable = True if transaction and self.db.durability == "normal" else None
-        with self.session.commit(self.db, durable=durable, rows=after.rows):
+        shown = None if kept is None else True  # what is done to snapshots outlives the process at any durability
+        kept = self.kept if kept is None else kept
+        with self.session.commit(self.db, durable, shown, self.expected(after, kept)):
             action()
-        self.model = after
+        self.model, self.kept = after, kept
+
+    # -- snapshots -----------------------------------------------------------
+    def snapshot(self, *names: str) -> None:
+        """Make these snapshots, or replace them."""
+        for name in names:
+            kept = {**self.kept, name: copied(self.model)}
+            self.commit(self.model, lambda name=name: self.db.snapshot(name), False, kept)  # type: ignore[misc]
+
+    def drop(self, *names: str) -> None:
+        for name in names:
+            kept = {other: model for other, model in self.kept.items() if other != name}
+            self.commit(self.model, lambda name=name: self.db.drop_snapshot(name), False, kept)  # type: ignore[misc]
+
+    def restore(self, name: str) -> None:
+        self.commit(copied(self.kept[name]), lambda: self.db.restore(name), False, self.kept)
+
+    def rekey(self, key: bytes) -> None:
+        """From here on only this key opens it."""
+        self.session.rekey(self.db, key)
+        self.agree()
+
+    def repair(self) -> None:
+        """Repair a database that has no damage."""
+        with self.session.settled():
+            report = self.db.repair()
+        if not report["ok"] or report["lost"]:
+            raise Mismatch(f"repair found {report}")
+        self.agree()
 
     def _transaction(self, ops: Any) -> None:
         with self.db.transaction():
@@ -175,21 +218,31 @@ class Workload(NamedTuple):
     play: Callable[[Play], None]
     limits: dict[str, int]
     layer: dict[str, Any]
+    more: dict[str, Any] = {}  # options of record() beside these
+    second: Callable[[Session], None] = again  # what goes on after a crash
 
     def run(self, session: Session) -> None:
         self.play(Play(session, self.engine))
 
     def record(self) -> Recording:
         with self.limited():
-            return record(self.run, **self.layer)
+            return record(self.run, **self.more, **self.layer)
+
+    def session(self, layer: Any, kind: type[Session] = Session) -> Any:
+        """A session as it is recorded, but on this layer."""
+        more = self.more
+        return kind(
+            layer, "crash.snapdb", see=more.get("see", rows), options=more.get("options"), keys=more.get("keys", ())
+        )
 
     @contextmanager
     def limited(self) -> Iterator[None]:
         """The limits in force."""
-        limits = {"bulk": tablefile.BULK, "log": 1 << 24, "step": 4096, **self.limits}
+        limits = {"bulk": tablefile.BULK, "log": 1 << 24, "step": 4096, "list": snapshots.LIST_LIMIT, **self.limits}
         with ExitStack() as stack:
             stack.enter_context(mock.patch.object(tablefile, "BULK", limits["bulk"]))
             stack.enter_context(mock.patch.object(wal, "_LEAST_STEP", limits["step"]))
+            stack.enter_context(mock.patch.object(snapshots, "LIST_LIMIT", limits["list"]))
             options = functools.partial(tablefile.Options, wal_limit=limits["log"])
             stack.enter_context(mock.patch.object(tablefile, "Options", options))
             yield

@@ -5,7 +5,7 @@
 Everything it does follows from SEED, so the table after n steps is known without a look at it: ``Course`` carries the
 same steps out on ``model.Model``. START steps are in the file already. One byte each, unbuffered: ``o`` now it opens,
 ``r`` it is open, ``.`` a step returned, ``!`` a step returned that puts everything before it on stable storage, ``X``
-the file did not have the rows of START steps.
+the file did not have the rows, or the snapshots, of START steps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from model import Model
 
 from snapdb import ColumnDef, Schema, SnapDB, tablefile
+from snapdb.testing import history
 
 SCHEMA = Schema(
     [
@@ -35,6 +36,7 @@ WAL_LIMIT = 1 << 16  # bytes of log after which there is a checkpoint
 MOST = 1200  # rows; beyond that many are deleted
 SETTLING = ("flush", "checkpoint", "compact")
 GROUPS = 64  # values of n
+NAMES = ("a", "b", "c")  # of snapshots
 
 
 class RollBack(Exception):
@@ -53,16 +55,40 @@ class Step(NamedTuple):
         return any(name in SETTLING for name, _ in self.calls)
 
 
+class Kept(Model):
+    """A table with snapshots: ``kept`` has the rows and the ids given out of each."""
+
+    def __init__(self, schema: Any) -> None:
+        super().__init__(schema)
+        self.kept: dict[str, tuple[dict[int, Any], int]] = {}
+
+    def snapshot(self, name: str) -> None:
+        self.kept[name] = dict(self.rows), self.positions
+
+    def drop_snapshot(self, name: str) -> None:
+        del self.kept[name]
+
+    def restore(self, name: str) -> None:
+        rows, self.positions = self.kept[name]
+        self.rows = dict(rows)
+
+    @property
+    def shown(self) -> Any:
+        """As ``history`` gives it."""
+        return self.rows, {name: rows for name, (rows, _) in self.kept.items()}
+
+
 class Course:
     """The steps of one seed, in order, and what the table holds after those that were drawn."""
 
-    def __init__(self, seed: int, most: int = MOST, bulk_rows: int = 150) -> None:
-        self.model = Model(SCHEMA)
+    def __init__(self, seed: int, most: int = MOST, bulk_rows: int = 150, snapshots: bool = False) -> None:
+        self.model = Kept(SCHEMA)
         self.steps = 0
         self._draw = random.Random(seed)
         self._key = 0
         self._most = most
         self._bulk_rows = bulk_rows
+        self._snapshots = snapshots
 
     def next(self) -> Step:
         """Draw the next step; the model is as after it."""
@@ -94,6 +120,8 @@ class Course:
         names = ("insert", "update", "delete", "batch_insert", "insert_columns", "bulk", "batch_update", "delete_where")
         weights = [30, 22, 9, 7, 3, 2, 3, 2]
         settle = {"upsert": 6, "flush": 2, "checkpoint": 1, "compact": 1}
+        if self._snapshots:
+            settle.update(snapshot=4, drop_snapshot=2 if model.kept else 0, restore=1 if model.kept else 0)
         if not settling:
             settle = {"upsert": 6}
         name = draw.choices((*names, *settle), (*weights, *settle.values()))[0]
@@ -116,6 +144,10 @@ class Course:
             arguments = ([("n", "eq", draw.randrange(GROUPS))], self._changes())
         elif name == "delete_where":
             arguments = ([("n", "eq", draw.randrange(GROUPS))],)
+        elif name == "snapshot":
+            arguments = (draw.choice(NAMES),)
+        elif name in ("drop_snapshot", "restore"):
+            arguments = (draw.choice(sorted(model.kept)),)
         elif name == "upsert":
             key = model.rows[idx]["id"] if idx is not None and draw.random() < 0.6 else self._new_key()
             arguments = ({**self._row(), "id": key},)
@@ -179,12 +211,12 @@ def say(byte: bytes) -> None:
 
 def main(path: str, engine: str, durability: str, seed: str, start: str) -> None:
     small_files()
-    course = Course(int(seed))
+    course = Course(int(seed), snapshots=True)
     course.skip(int(start))
     say(b"o")
     db = SnapDB(path, SCHEMA, storage_type=engine, durability=durability)
     say(b"r")
-    if dict(db) != course.model.rows:
+    if history(db) != course.model.shown:
         say(b"X")
         return
     while True:

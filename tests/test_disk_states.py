@@ -8,7 +8,21 @@ from typing import Any, Callable
 import pytest
 
 from snapdb import ColumnDef, Schema, SnapDB
-from snapdb.testing import Disk, FaultyLayer, Mismatch, Plan, RecordingLayer, Report, Session, State, record, run, using
+from snapdb.testing import (
+    Disk,
+    FaultyLayer,
+    Mismatch,
+    Plan,
+    RecordingLayer,
+    Report,
+    Session,
+    State,
+    history,
+    read,
+    record,
+    run,
+    using,
+)
 from snapdb.testing.disk import SECTOR
 
 pytest_plugins = ["snapdb.testing.fixture"]
@@ -231,6 +245,81 @@ def test_the_model_is_compared() -> None:
 
     with pytest.raises(Mismatch, match="the table holds"):
         record(wrong)
+
+
+def kept(session: Session) -> None:
+    """Says of a snapshot that it is on stable storage, which it is where ``durability`` says so."""
+    db = session.open(SCHEMA, durability=DURABILITY["kept"])
+    for n in range(2):
+        with session.commit(db, durable=True):
+            db.insert({"n": n})
+        with session.commit(db, durable=True):
+            db.snapshot("s")
+    with session.settled():
+        db.close()
+
+
+DURABILITY = {"kept": "full"}
+
+
+def test_snapshots_are_compared(monkeypatch: pytest.MonkeyPatch, snapdb_crash: Callable[..., Report]) -> None:
+    recording = record(kept, see=history)
+    shown = [commit.rows for commit in recording.commits[1:]]
+    zero, one = {"n": 0}, {"n": 1}
+    assert shown == [
+        ({}, {}), ({0: zero}, {}), ({0: zero}, {"s": {0: zero}}), ({0: zero, 1: one}, {"s": {0: zero}}),
+        ({0: zero, 1: one}, {"s": {0: zero, 1: one}}),
+    ]  # fmt: skip
+    assert snapdb_crash(kept, see=history, random_states=1, double_share=0.1).states > 50
+    monkeypatch.setitem(DURABILITY, "kept", "normal")
+    assert run(record(kept, see=history), random_states=1, first=True).violations
+    with pytest.raises(pytest.fail.Exception, match="a crash after operation"):
+        snapdb_crash(kept, see=len, random_states=1)
+
+
+def test_files_that_are_there(snapdb_crash: Callable[..., Report]) -> None:
+    """The workload begins with a database, and ``read`` may do more than to open one."""
+    layer = RecordingLayer()
+    with using(layer), SnapDB("some.db", SCHEMA, durability="full") as db:
+        db.insert({"n": 7})
+
+    def workload(session: Session) -> None:
+        db = session.open(durability="full")
+        with session.commit(db, rows={0: {"n": 7}, 1: {"n": 8}}):
+            db.insert({"n": 8})
+        with session.settled():
+            db.close()
+
+    def reading(*arguments: Any, **options: Any) -> Any:
+        seen.append(options)
+        return read(*arguments, **options)
+
+    seen: list[dict[str, Any]] = []
+    options = {"files": layer.contents(), "path": "some.db", "read": reading, "options": {"timeout": 0.5}}
+    report = snapdb_crash(workload, random_states=1, double_share=0.2, **options)
+    assert report.states > 20 and report.double and len(seen) >= report.states
+    assert all(one["timeout"] == 0.5 for one in seen)
+    assert record(workload, "some.db", files=layer.contents()).commits[0].rows == {0: {"n": 7}}
+
+
+def test_keys_that_change() -> None:
+    """One key at a time opens a database; one that two open, or none, is found."""
+    pytest.importorskip("cryptography")
+    old, new, other = bytes(32), bytes([1]) * 32, bytes([2]) * 32
+
+    def workload(session: Session) -> None:
+        db = session.open(SCHEMA, durability="full")
+        with session.commit(db, rows={0: {"n": 1}}):
+            db.insert({"n": 1})
+        session.rekey(db, new)
+        with session.settled():
+            db.close()
+
+    recording = record(workload, keys=(old, new))
+    assert [commit.rows for commit in recording.commits[1:]] == [(0, {}), (0, {0: {"n": 1}}), (1, {0: {"n": 1}})]
+    assert not run(recording, random_states=2).violations
+    for keys, wrong in (((old, other), "0 of 2 keys"), ((old, new, new), "2 of 3 keys")):
+        assert wrong in run(recording._replace(keys=keys), random_states=0, first=True).violations[0].message
 
 
 def test_a_limit() -> None:

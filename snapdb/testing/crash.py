@@ -3,26 +3,33 @@
 A workload is a function of a ``Session``: it opens databases with ``session.open()``, writes, and says with
 ``session.commit(db)`` (a context manager) what was one commit. ``record(workload)`` runs it on a file system in memory;
 ``run(recording)`` goes through the crash states and reports every one whose database does not open, fails ``fsck``,
-lacks a commit that its durability promised, or holds a part of one.
+lacks a commit that its durability promised, or holds a part of one. What a database shows is what ``see(db)`` gives:
+its rows, or with ``see=history`` those of its snapshots too.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Callable, NamedTuple, Optional
 
 from ..core import SnapDB
-from ..errors import SnapDBError
+from ..errors import SnapDBError, WrongKeyError
 from ..storage.files import using
 from .disk import Disk, State
 from .layers import RecordingLayer
 
-__all__ = ["Commit", "Mismatch", "Recording", "Report", "Session", "Violation", "again", "read", "record", "run"]
+__all__ = [
+    "Commit", "Mismatch", "Recording", "Report", "Session", "Violation", "again", "history", "read", "record", "rows",
+    "run",
+]  # fmt: skip
 
 PATH = "crash.snapdb"
-Rows = Optional[dict[int, dict[str, Any]]]  # None: there is no database
+Rows = dict[int, dict[str, Any]]
+Seen = Any  # what see(db) gives; None: there is no database
+See = Callable[[SnapDB], Seen]
+Read = Callable[..., Seen]
 Workload = Callable[["Session"], None]
 
 READERS = 0.05  # the share of the states that are opened with read_only=True first
@@ -33,22 +40,58 @@ class Mismatch(AssertionError):
     """A database does not hold what it must, without any crash."""
 
 
-class Commit(NamedTuple):
-    """A state of the table that the workload went through, and from when on it is promised."""
+def rows(db: SnapDB) -> Rows:
+    """What a database shows: its rows by id."""
+    return dict(db)
 
-    rows: Rows
+
+def history(db: SnapDB) -> tuple[Rows, dict[str, Rows]]:
+    """What a database shows with its snapshots: its rows, and those of each snapshot by name, by opening it."""
+    kept = {}
+    for each in db.list_snapshots():
+        name = each["name"]
+        with closing(db.open_snapshot(name)) as shown:
+            kept[name] = dict(shown)
+        if len(kept[name]) != each["rows"]:
+            raise Mismatch(f"snapshot {name!r} has {len(kept[name])} rows, list_snapshots() says {each['rows']}")
+    return dict(db), kept
+
+
+class Commit(NamedTuple):
+    """A state of the database that the workload went through, and from when on it is promised.
+
+    ``rows``: what ``see`` gives of it, None without a database; where ``record`` has ``keys``, a pair: the place of the
+    key in force among them, and that.
+    """
+
+    rows: Seen
     begun: int  # operations recorded when the commit began: a crash after this may show it
     kept: Optional[int]  # when it was promised to outlive the process (None: never)
     durable: Optional[int]  # when it was promised to outlive a power cut
 
 
 class Recording(NamedTuple):
-    """A recorded run: the operations on files, the commits, the path, and what the layer was made with."""
+    """A recorded run: the operations on files, the commits, the path, what the layer was made with; and as for
+    ``record``: ``files``, ``see``, ``read``, ``options``, ``keys``.
+    """
 
     log: list[Any]
     commits: list[Commit]
     path: str
     layer: Mapping[str, Any]
+    files: Mapping[str, bytes] = {}
+    see: See = rows
+    read: Optional[Read] = None
+    options: Mapping[str, Any] = {}
+    keys: Sequence[Any] = ()
+
+    def reading(self, layer: RecordingLayer, **options: Any) -> Seen:
+        """What the database on this file system shows, as a commit has it."""
+        return _reading(self.path, layer, self.see, self.read or read, {**self.options, **options}, self.keys)
+
+    def session(self, layer: RecordingLayer, commits: Sequence[Commit]) -> Session:
+        """A session that goes on with these commits."""
+        return Session(layer, self.path, commits, self.see, self.options, self.keys)
 
 
 class Violation(NamedTuple):
@@ -71,14 +114,22 @@ class Session:
     """What a workload works with. ``path`` is the database's name on a file system in memory, ``layer``.
 
     ``lossy``: what is not on stable storage may be gone although the system runs, as after a flush that failed.
+    ``key``: the encryption key in force, where ``record`` has ``keys``.
     """
 
     lossy = False
 
-    def __init__(self, layer: RecordingLayer, path: str, commits: Sequence[Commit] = (Commit(None, -1, 0, 0),)) -> None:
+    def __init__(
+        self, layer: RecordingLayer, path: str, commits: Sequence[Commit] = (Commit(None, -1, 0, 0),),
+        see: See = rows, options: Optional[Mapping[str, Any]] = None, keys: Sequence[Any] = (),
+    ) -> None:  # fmt: skip
         self.path = path
         self.layer = layer
         self.commits = list(commits)
+        self.see = see
+        self.options = dict(options or {})
+        self.keys = list(keys)
+        self.key = keys[0] if keys else None
         self._handles: list[SnapDB] = []
 
     def using(self) -> AbstractContextManager[Any]:
@@ -92,17 +143,36 @@ class Session:
         begun = len(self.layer.log)
         created = not _there(self.path, self.layer)
         with self.using():
-            db = SnapDB(self.path, *args, **options)
-        self._handles.append(db)
-        rows = dict(db)
+            db = self._open(args, {**self.options, **options})
+            self._handles.append(db)
+            seen = self.shown(db)
         least, last = window(self.commits, begun, self.lossy)
         allowed = [commit.rows for commit in self.commits[least : last + 1]]
-        if rows not in allowed and not (None in allowed and not rows):
-            raise Mismatch(f"opened with {rows}, not with {allowed}")
+        if seen not in allowed and not (None in allowed and is_new(seen[1] if self.keys else seen)):
+            raise Mismatch(f"opened with {seen}, not with {allowed}")
         now = len(self.layer.log)
         unmade = not created and self.commits[window(self.commits, begun, True)[0]].rows is None
-        self.commits.append(Commit(rows, begun, now, None if unmade else now))
+        self.commits.append(Commit(seen, begun, now, None if unmade else now))
         return db
+
+    def _open(self, args: Any, options: dict[str, Any]) -> SnapDB:
+        """Open it with the key that fits: that in force, or where a crash left that open, another one."""
+        keys = [self.key, *(key for key in self.keys if key != self.key)] if self.keys else []
+        for key in keys[:-1]:
+            try:
+                db = SnapDB(self.path, *args, **{**options, "encryption_key": key})
+            except WrongKeyError:
+                continue
+            self.key = key
+            return db
+        if not keys:
+            return SnapDB(self.path, *args, **options)
+        self.key = keys[-1]
+        return SnapDB(self.path, *args, **{**options, "encryption_key": self.key})
+
+    def shown(self, db: SnapDB) -> Seen:
+        """What a handle shows, as a commit has it."""
+        return (self.keys.index(self.key), self.see(db)) if self.keys else self.see(db)
 
     @contextmanager
     def commit(
@@ -110,17 +180,17 @@ class Session:
         db: SnapDB,
         durable: Optional[bool] = None,
         kept: Optional[bool] = None,
-        rows: Optional[Mapping[int, Mapping[str, Any]]] = None,
+        rows: Optional[Seen] = None,
     ) -> Iterator[None]:
         """The block is one commit. ``durable``: promised to outlive a power cut when the block ends; ``kept``: to
         outlive the process; by default what the handle's durability promises of a bare write (``"normal"`` promises
-        more of ``with db.transaction():``, say ``durable=True``). ``rows``: what it must hold then, else Mismatch.
+        more of ``with db.transaction():``, say ``durable=True``). ``rows``: what ``see`` must give then, else Mismatch.
         """
         begun = len(self.layer.log)
         with self.using():
             yield
-        found = dict(db)
-        if rows is not None and found != rows:
+            found = self.shown(db)
+        if rows is not None and (found[1] if self.keys else found) != rows:
             raise Mismatch(f"the table holds {found}, not {rows}")
         now = len(self.layer.log)
         outlives_power = db.durability == "full" if durable is None else durable
@@ -140,6 +210,18 @@ class Session:
             )
             for commit in self.commits
         ]
+
+    def rekey(self, db: SnapDB, key: Any) -> None:
+        """``db.rekey(key)``, one of the ``keys`` of ``record``: before it returns the key before or this one opens the
+        database, then this one only.
+        """
+        begun = len(self.layer.log)
+        with self.using():
+            db.rekey(key)
+            self.key = key
+            found = self.shown(db)
+        now = len(self.layer.log)
+        self.commits.append(Commit(found, begun, now, now))
 
     def kill(self, db: SnapDB) -> None:
         """What ``kill -9`` does: the handle goes without another write. The workload may open the database again."""
@@ -182,26 +264,48 @@ def again(session: Session) -> None:
         db.close()
 
 
-def record(workload: Workload, path: str = PATH, **layer: Any) -> Recording:
-    """Run a workload on a file system in memory; ``layer``: options of the ``RecordingLayer``. Without threads (what
-    they do is done by the next call), so that a run can be repeated.
+def record(
+    workload: Workload,
+    path: str = PATH,
+    *,
+    see: See = rows,
+    read: Optional[Read] = None,
+    options: Optional[Mapping[str, Any]] = None,
+    keys: Sequence[Any] = (),
+    files: Optional[Mapping[str, bytes]] = None,
+    **layer: Any,
+) -> Recording:
+    """Run a workload on a file system in memory. Without threads (what they do is done by the next call), so that a run
+    can be repeated.
+
+    ``see(db)`` gives what is compared of a database: ``rows``, or ``history`` for its snapshots too. ``options``: what
+    it is always opened with, such as ``encryption_key=``. ``keys``: encryption keys of a workload that has them changed
+    by ``session.rekey()``; it begins with the first, and in every disk state exactly one must open the database.
+    ``files``: what is there at first, by name. ``read``: instead of the function ``read`` of this module, for databases
+    that need more than opening. ``layer``: options of the ``RecordingLayer``.
     """
-    files = RecordingLayer(**layer)
-    files.threads = False
-    session = Session(files, path)
+    recording = Recording([], [], path, layer, dict(files or {}), see, read, dict(options or {}), tuple(keys))
+    before = None
+    if path in recording.files:
+        copy = RecordingLayer.from_contents(recording.files, record=False, **layer)
+        with using(copy):
+            before = recording.reading(copy)
+    there = RecordingLayer.from_contents(recording.files, **layer)
+    there.threads = False
+    session = recording.session(there, [Commit(before, -1, 0, 0)])
     try:
-        with using(files):
+        with using(there):
             workload(session)
     finally:
         session.end()
-    return Recording(list(files.log), session.commits, path, layer)
+    return recording._replace(log=list(there.log), commits=session.commits)
 
 
 class _Found(NamedTuple):
     """What a disk state showed: which of the commits, or what was wrong."""
 
     commits: frozenset[int]
-    rows: Rows
+    rows: Seen
     problem: Optional[str]
 
 
@@ -261,23 +365,23 @@ class _Run:
 
     def show(self, contents: Mapping[str, bytes], commits: Sequence[Commit], draw: random.Random) -> _Found:
         """Open a disk state."""
-        layer = RecordingLayer.from_contents(contents, record=False, **self.recording.layer)
-        path = self.recording.path
+        recording = self.recording
+        layer = RecordingLayer.from_contents(contents, record=False, **recording.layer)
         with using(layer):
             try:
-                reader = read(path, layer, read_only=True) if draw.random() < READERS else None
-                rows = read(path, layer)
-            except (SnapDBError, OSError) as error:
+                reader = recording.reading(layer, read_only=True) if draw.random() < READERS else None
+                seen = recording.reading(layer)
+            except (SnapDBError, OSError, Mismatch) as error:
                 return _Found(frozenset(), None, f"does not open: {type(error).__name__}: {error}")
-        if reader is not None and reader != rows:
-            return _Found(frozenset(), rows, f"shows {reader} to a reader, {rows} to a writer")
-        return _Found(frozenset(at for at, commit in enumerate(commits) if commit.rows == rows), rows, None)
+        if reader is not None and reader != seen:
+            return _Found(frozenset(), seen, f"shows {reader} to a reader, {seen} to a writer")
+        return _Found(frozenset(at for at, commit in enumerate(commits) if commit.rows == seen), seen, None)
 
     def twice(self, point: int, state: State, disk: Disk, contents: Mapping[str, bytes], draw: random.Random) -> None:
         """Recover under record, go on working, and crash again at operations of both."""
         layer = RecordingLayer.from_contents(contents, **self.recording.layer)
         layer.threads = False
-        session = Session(layer, self.recording.path, self.base(point, state, contents))
+        session = self.recording.session(layer, self.base(point, state, contents))
         with using(layer):
             if not _there(self.recording.path, layer):
                 return
@@ -330,8 +434,14 @@ def _there(path: str, layer: RecordingLayer) -> bool:
     return layer.exists(path) and layer.size(path) > 0
 
 
-def read(path: str, layer: RecordingLayer, **options: Any) -> Rows:
-    """The rows of the database on this file system, opened, checked and closed; None where there is none.
+def is_new(seen: Seen) -> bool:
+    """Whether a database shows nothing yet."""
+    return not any(seen) if isinstance(seen, tuple) else not seen
+
+
+def read(path: str, layer: RecordingLayer, see: See = rows, **options: Any) -> Seen:
+    """What the database on this file system shows, opened with these options, checked and closed; None where there is
+    none.
 
     A reader repairs nothing, so what a crash has torn is not checked for it.
     """
@@ -342,13 +452,33 @@ def read(path: str, layer: RecordingLayer, **options: Any) -> Rows:
         return None
     db = SnapDB(path, **options)
     try:
-        rows = dict(db)
+        seen = see(db)
         issues = [] if options.get("read_only") else db.fsck()["issues"]
         if issues:
             raise SnapDBError(f"fsck: {issues[:3]}")
     finally:
         db.close()
-    return rows
+    return seen
+
+
+def _reading(
+    path: str, layer: RecordingLayer, see: See, read: Read, options: Mapping[str, Any], keys: Sequence[Any]
+) -> Seen:
+    """What is shown; where there are keys, with the place of the one that fits."""
+    if not keys or not _there(path, layer):
+        return read(path, layer, see, **options)
+    fitting = [at for at, key in enumerate(keys) if _fits(path, {**options, "encryption_key": key})]
+    if len(fitting) != 1:
+        raise SnapDBError(f"{len(fitting)} of {len(keys)} keys open it")
+    return fitting[0], read(path, layer, see, **{**options, "encryption_key": keys[fitting[0]]})
+
+
+def _fits(path: str, options: Mapping[str, Any]) -> bool:
+    try:
+        SnapDB(path, **{**options, "read_only": True}).close()
+    except WrongKeyError:
+        return False
+    return True
 
 
 def run(
@@ -371,7 +501,7 @@ def run(
     """
     found = _Run(recording, random_states, double_share, second, first)
     wanted = None if points is None else set(points)
-    disk = Disk()
+    disk = Disk(recording.files)
     for point, op in enumerate(recording.log, 1):
         disk.step(op)
         if wanted is not None and point not in wanted:

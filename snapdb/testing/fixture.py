@@ -10,20 +10,20 @@ from .crash import Report, Workload, record, run
 
 __all__ = ["snapdb_crash"]
 
-_LAYER = ("files", "maps", "space")
+_RECORD = ("path", "see", "read", "options", "keys", "files", "maps", "space")
 
 
 @pytest.fixture
 def snapdb_crash() -> Callable[..., Report]:
     """``snapdb_crash(workload, **options)`` tries the disk states that a crash of the workload could have left, and
     fails the test with the first that breaks the promise, or where the workload has opened nothing with
-    ``session.open()``; else it returns the Report. Options are those of ``run``, and ``path``, ``maps``, ``files`` and
-    ``space`` of ``record``.
+    ``session.open()``; else it returns the Report. Options are those of ``run``, and of ``record``: ``path``, ``see``
+    (``see=history``: snapshots too), ``read``, ``options``, ``keys``, ``files``, ``maps`` and ``space``.
     """
 
     def crash(workload: Workload, **options: Any) -> Report:
         __tracebackhide__ = True
-        recording = record(workload, **{name: options.pop(name) for name in ("path", *_LAYER) if name in options})
+        recording = record(workload, **{name: options.pop(name) for name in _RECORD if name in options})
         if len(recording.commits) == 1:  # the state before anything was opened
             pytest.fail("the workload opened no database with session.open(): there is nothing to try", pytrace=False)
         report = run(recording, **options)
