@@ -22,7 +22,9 @@ __all__ = ["TARGETS", "fuzz", "main", "mutate", "run", "target"]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
-TARGETS = ("superblock", "catalog", "extents", "wal", "segments", "group", "rows", "records", "file")
+TARGETS = (
+    "superblock", "catalog", "extents", "wal", "segments", "group", "rows", "records", "history", "file", "repair",
+)  # fmt: skip
 _NUMBERS = (0, 1, 2, 7, 8, 63, 64, 127, 128, 255, 1023, 1024, 4095, 65535, 65536, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 
 

@@ -35,7 +35,7 @@ class Transactions:
         self._let_go: Optional[Call] = None  # one is open and holds the table: lets it go
         self._ending: tuple[Call, ...] = ()  # keeps what was done, takes it back: made while there is memory
         self._committed = False
-        self._generation = 0
+        self._generations = (0, 0)
         self._owner: object = None
         self.is_open = False
 
@@ -74,7 +74,7 @@ class Transactions:
             raise TransactionError(
                 "Nested transactions are not supported", hint="end the transaction that is open first"
             )
-        self._generation = self._table.generation
+        self._generations = self._table.generation, self._table.last_generation
         alone = self._table.writing()
         let_go = partial(alone.__exit__, None, None, None)
         self._ending = (self._keep_all, self._take_back)
@@ -127,7 +127,7 @@ class Transactions:
         self._journal.rollback()
         self._table.rollback()
         self._keys.rollback()
-        self._table.generation = self._generation
+        self._table.generation, self._table.last_generation = self._generations
 
     def finish(self, owner: object) -> None:
         """End what this owner has begun and an interrupt, or no memory, has cut short."""

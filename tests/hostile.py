@@ -57,6 +57,8 @@ def image(which: str) -> dict[str, bytes]:
                 db.batch_insert([{"k": k, "pad": f"{k}" * 20} for k in range(1300)])
             return layer.contents()
         engine, end = which.split()
+        if end == "snapshots":
+            return with_snapshots(engine, layer)
         db = SnapDB(PATH, SCHEMA, storage_type=engine, dict_columns=["city"], for_columns=["age"])
         db.batch_insert(people(1080))
         db.checkpoint()
@@ -71,6 +73,25 @@ def image(which: str) -> dict[str, bytes]:
         files = layer.contents()
         db.close()
         return layer.contents() if end == "closed" else files
+
+
+def with_snapshots(engine: str, layer: RecordingLayer) -> dict[str, bytes]:
+    """Some in the root, with dead lists, and some that only the log has."""
+    db = SnapDB(PATH, SCHEMA, storage_type=engine)
+    db.batch_insert(people(200))
+    for turn in range(4):
+        db.snapshot(f"snapshot {turn}")
+        for idx in range(0, 200, 60):
+            db.update(idx + turn, {"name": "changed " * 3})
+    db.close()
+    db = SnapDB(PATH)  # with logs that have nothing of an older epoch
+    for turn in range(4, 6):
+        db.snapshot(f"snapshot {turn}")
+    db.drop_snapshot("snapshot 1")
+    db.delete(7)
+    files = layer.contents()
+    db.close()
+    return files
 
 
 def change(db: SnapDB, first: int) -> None:
@@ -170,12 +191,28 @@ def read_all(db: SnapDB) -> str:
     ]
     for column in db.schema.columns:
         attempts.append(functools.partial(read_column, db, column))
+    kept = snapshots(db)
+    attempts += [functools.partial(read_snapshot, db, name) for name in kept]
+    attempts += [functools.partial(db.diff_snapshots, one, other) for one, other in zip(kept, kept[1:])]
     for attempt in attempts:
         try:
             attempt()
         except REFUSED:
             outcome = "refused"
     return outcome
+
+
+def snapshots(db: SnapDB) -> list[str]:
+    try:
+        return [kept["name"] for kept in db.list_snapshots()]
+    except REFUSED:
+        return []
+
+
+def read_snapshot(db: SnapDB, name: str) -> None:
+    with db.open_snapshot(name) as shown:
+        read_rows(shown)
+        shown.select(limit=2000)
 
 
 def read_rows(db: SnapDB) -> None:
@@ -215,6 +252,10 @@ def write_some(db: SnapDB) -> str:
     row = person(9000) if list(db.schema.names) == list(SCHEMA.names) else None
     attempts: list[Any] = [lambda: db.update(ids[0], {}), lambda: db.delete(ids[1])]
     attempts += [db.checkpoint, db.compact, db.checkpoint]
+    kept = snapshots(db)
+    attempts += [functools.partial(db.restore, name) for name in kept[:2]]
+    attempts += [functools.partial(db.drop_snapshot, name) for name in kept]
+    attempts += [functools.partial(db.snapshot, "new"), db.checkpoint, functools.partial(db.restore, "new")]
     if row is not None:
         attempts[:0] = [lambda: db.insert(row), lambda: db.update(ids[2], {"name": "new", "age": 3})]
         attempts.append(lambda: db.upsert({**row, "id": 123456}) if key else None)

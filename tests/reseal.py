@@ -13,8 +13,8 @@ __all__ = ["KINDS", "Part", "Sealed", "log_frames"]
 
 SLOTS, STATIC = (0x1000, 0x3000), (0x0000, 0x2000)
 EXTENT = 128  # bytes of an extent's header
-PIECES = {1: "sealed", 2: "tail", 3: "overlay", 4: "deleted", 5: "group", 6: "patch"}
-KINDS = ("static", "superblock", "root", "node", *PIECES.values(), "frame")
+PIECES = {1: "sealed", 2: "tail", 3: "overlay", 4: "deleted", 5: "group", 6: "patch", 7: "scattered"}
+KINDS = ("static", "superblock", "root", "pinned", "dead", "node", *PIECES.values(), "frame")
 _REF = struct.Struct("<QIIQQ")  # extent, pages, CRC, place, length
 _CRC_IN_REF = 12
 _LOG_HEADER, _FRAME = 64, 40
@@ -71,8 +71,19 @@ class Sealed:
         data = self.files[self.path]
         at, size = struct.unpack_from("<QI", data, slot + 32)
         root = self._add(Part("root", self.path, at + EXTENT, at + EXTENT + size), slot + 44, block)
-        if len(root.sums) == 1 and struct.unpack_from("<I", data, root.start + 12)[0]:
+        if len(root.sums) > 1:
+            return
+        if struct.unpack_from("<I", data, root.start + 12)[0]:
             self._node(root, root.start + 16)
+        place = root.start + 96 + (struct.unpack_from("<I", data, root.start + 8)[0] + 7 & -8)
+        for _ in range(struct.unpack_from("<I", data, root.start + 56)[0]):
+            record, lists = struct.unpack_from("<I36xI", data, place)
+            pinned, _ = self._referred(root, "pinned", place + 64)
+            if struct.unpack_from("<I", data, pinned.start + 12)[0]:
+                self._node(pinned, pinned.start + 16)
+            for at in range(lists):
+                self._referred(root, "dead", place + 96 + 32 * at)
+            place += record
 
     def _referred(self, above: Part, kind: str, reference: int) -> tuple[Part, bool]:
         """The part that a reference at this byte leads to, and whether it is a new one."""

@@ -242,7 +242,7 @@ def test_asv_benchmarks_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(SUITE))
     ran = set()
-    for module in ("load", "read", "files"):
+    for module in ("load", "read", "files", "snapshots"):
         loaded = importlib.import_module(f"benchmarks.{module}")
         for kind in vars(loaded).values():
             if not inspect.isclass(kind) or kind.__module__ != loaded.__name__ or kind.__name__.startswith("_"):

@@ -213,8 +213,8 @@ def space_used_again_before_the_superblock(stack: ExitStack) -> None:
 def extents_of_the_log_are_free_after_a_crash(stack: ExitStack) -> None:
     before = checkpoint.build_space
 
-    def build(pieces: Any, tree: Any, block: Any, older: Any, bulk: Any, older_bulk: Any) -> Any:
-        return before(pieces, tree, block, older, set(), set())
+    def build(pieces: Any, tree: Any, block: Any, older: Any, bulk: Any, older_bulk: Any, history: Any) -> Any:
+        return before(pieces, tree, block, older, set(), set(), history)
 
     replace(stack, store, "build_space", build)
 

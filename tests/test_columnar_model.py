@@ -162,7 +162,8 @@ HINTS: list[dict[str, Any]] = [{}, {"dict_columns": ["s", "f"], "delta_columns":
 
 def drive(backend: str, seed: int, steps: int, segments: bool = False) -> None:
     draw = random.Random(seed)
-    with mock.patch.object(columnar_file, "_PART", draw.choice((512, columnar_file._PART))):  # chunks are small here
+    small = {"_PART": draw.choice((512, columnar_file._PART)), "_FEWER": draw.choice((1, columnar_file._FEWER))}
+    with mock.patch.multiple(columnar_file, **small):  # chunks are small here, and there are few updates
         play(draw, backend, steps, segments)
 
 

@@ -13,15 +13,16 @@ from typing import Any, Callable
 
 import pytest
 
-from snapdb import ColumnDef, Schema, SnapDB, _ext
+from snapdb import ColumnDef, Schema, SnapDB, _ext, tablefile
 from snapdb.errors import ClosedError, CorruptionError, DurabilityError, SnapDBError, StorageError
 from snapdb.filejournal import FileJournal
 from snapdb.opening import for_copy
 from snapdb.storage import lock
+from snapdb.storage.files import using
 from snapdb.storage.store import Options, Store
 from snapdb.storage.wal import Wal
 from snapdb.table import Table
-from snapdb.testing.layers import RecordingLayer
+from snapdb.testing.layers import FaultyLayer, Plan, RecordingLayer
 
 pytestmark = pytest.mark.skipif(sys.platform in ("emscripten", "wasi"), reason="no threads")
 
@@ -328,7 +329,8 @@ def test_a_table_that_is_only_written_in_transactions_is_checkpointed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No commit asked whether the log was long, and inside a transaction nobody may."""
-    monkeypatch.setattr("snapdb.storage.store.Options.__new__.__defaults__", ("normal", False, 0.0, True, 1 << 16))
+    defaults = tuple({**Options._field_defaults, "wal_limit": 1 << 16}.values())
+    monkeypatch.setattr("snapdb.storage.store.Options.__new__.__defaults__", defaults)
     db = SnapDB(path)
     for _ in range(20):
         with db.transaction():
@@ -491,7 +493,7 @@ def test_views_are_kept_from_the_next_handle_however_theirs_ended(tmp_path: Path
 
     def opened() -> tuple[Store, memoryview]:
         """A handle's store and the first column's chunk in the file."""
-        store = Store.open(str(path), for_copy(str(path)).options._replace(read_only=end == "two readers"))
+        store = Store.open(str(path), for_copy(str(path), None).options._replace(read_only=end == "two readers"))
         piece = store.tree.get(0).pieces[0]  # type: ignore[union-attr]
         assert piece.ref is not None
         return store, store.read(piece.ref)
@@ -527,3 +529,35 @@ def test_views_are_kept_from_the_next_handle_however_theirs_ended(tmp_path: Path
             db.checkpoint()
             db.compact()
         assert [bytes(view) for view in views] == contents
+
+
+def test_a_batch_whose_flush_failed_is_written_again(
+    engine: str, backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may go on showing what will never be on the disk; who opens the file next must not build on it."""
+    monkeypatch.setattr(tablefile, "BULK", 1000)
+    at, failed = 0, True
+    while failed:
+        at += 1
+        layer = RecordingLayer(maps=True)
+        layer.threads = False
+        faulty = FaultyLayer(layer)
+        with using(faulty):
+            db = SnapDB("t.snapdb", FIXED, storage_type=engine, durability="full")
+            db.insert({"k": -1})
+            faulty.plan = Plan(at, kinds=frozenset({"sync"}))
+            faulty.operations = 0
+            try:
+                db.insert_columns({"k": range(3000)})
+                db.checkpoint()
+            except DurabilityError:
+                pass
+            failed, faulty.plan = bool(faulty.failures), None
+            db.close()
+            with SnapDB("t.snapdb") as db:
+                rows = list(db)
+        on_disk = {path: layer.synced(number) for path, number in layer.numbers().items()}
+        with using(RecordingLayer(on_disk, record=False)), SnapDB("t.snapdb") as db:
+            assert list(db) == rows
+            assert db.fsck()["issues"] == []
+    assert at > 3

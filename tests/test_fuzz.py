@@ -12,7 +12,7 @@ import pytest
 
 FUZZ = Path(__file__).resolve().parent.parent / "fuzz"
 EXECUTIONS = int(os.environ.get("SNAPDB_FUZZ", "60"))
-NAMES = ("superblock", "catalog", "extents", "wal", "segments", "group", "rows", "records", "file")
+NAMES = ("superblock", "catalog", "extents", "wal", "segments", "group", "rows", "records", "history", "file", "repair")
 
 pytestmark = pytest.mark.skipif(not FUZZ.is_dir(), reason="the fuzz targets are in the repository only")
 
@@ -35,7 +35,7 @@ def test_every_target_is_listed(driver: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_dose(driver: ModuleType, name: str) -> None:
-    executions = EXECUTIONS if name != "file" else max(1, EXECUTIONS // 3)
+    executions = EXECUTIONS if name not in ("file", "repair") else max(1, EXECUTIONS // 3)
     done, findings = driver.run(name, executions=executions)
     assert findings == [], findings[0][1]
     assert done == executions

@@ -330,3 +330,42 @@ def test_a_file_that_is_killed_again_and_again_keeps_its_size(layer: RecordingLa
     tell(f"{engine}: killed 30 times", start=start, then=file_bytes(db))
     assert file_bytes(db) <= 2 * start
     db.close()
+
+
+# -- snapshots --------------------------------------------------------------------------------------
+def changed_value(step: int) -> dict[str, Any]:
+    return {"value": step / 3}
+
+
+@pytest.mark.parametrize("change", [changed_value, every])
+def test_snapshots_cost_what_changed(
+    layer: RecordingLayer, engine: str, change: Callable[[int], dict[str, Any]]
+) -> None:
+    """Changes here and there between them; dropped, they leave nothing behind."""
+    rows, snapshots, each = 100_000, 60, 100
+    draw = random.Random(5)
+    with SnapDB(PATH, SCHEMA, storage_type=engine) as db:
+        db.insert_columns(columns(rows))
+        db.checkpoint()
+        db.checkpoint()
+        start, empty = file_bytes(db), db.stats()["live_bytes"]
+        most = 0
+        for turn in range(snapshots):
+            before = file_bytes(db)
+            for idx in draw.sample(range(rows), each):
+                db.update(idx, change(turn))
+            db.snapshot(f"s{turn}")
+            most = max(most, file_bytes(db) - before)
+        grown = (file_bytes(db) - start) // snapshots
+        for turn in draw.sample(range(snapshots), snapshots):
+            db.drop_snapshot(f"s{turn}")
+        for _ in range(3):
+            db.update(0, change(turn))
+            db.checkpoint()
+        figures = db.stats()
+        tell(f"{engine}: {snapshots} snapshots ({change.__name__})", each=grown, most=most, live=figures["live_bytes"])
+        assert db.fsck()["ok"]
+    assert grown <= {"row": 64, "columnar": 128}[engine] * KIB
+    assert engine == "columnar" or most <= 192 * KIB  # nothing comes due at once
+    assert figures["snapshot_bytes"] == 0 and figures["live_bytes"] <= 2 * empty
+    assert figures["live_bytes"] + figures["free_bytes"] >= figures["file_bytes"] - 64 * KIB

@@ -27,7 +27,7 @@ from reseal import KINDS, Sealed
 from snapdb import SnapDB
 from snapdb.errors import CorruptionError, LockedError, NotSupportedError, SchemaMismatchError, SnapDBError
 
-IMAGES = ("row closed", "row open", "columnar closed", "columnar open", "tree")
+IMAGES = ("row closed", "row open", "columnar closed", "columnar open", "tree", "row snapshots", "columnar snapshots")
 EXAMPLES = int(os.environ.get("SNAPDB_HOSTILE", "150"))
 MOST_MEMORY = 256 << 20
 PATIENCE = 60.0  # seconds for one database
@@ -108,8 +108,8 @@ JSON = (b"[]", b"{}", b"null", b"1e999", b"[" * 4000, b'{"schema":' * 700, b"\xf
 def test_a_root_that_says_something_else(header: bytes) -> None:
     sealed = Sealed(hostile.image("row closed"), hostile.PATH)
     (root,) = sealed.parts["root"]
-    size = root.end - root.start - 64
-    sealed.write(root, 64, header[:size].ljust(size))
+    size = root.end - root.start - 96
+    sealed.write(root, 96, header[:size].ljust(size))
     sealed.seal(root)
     with bounded():
         assert hostile.exercise(sealed.contents(), False) == "refused"

@@ -19,8 +19,8 @@ from model import Model
 
 from snapdb.errors import DurabilityError, SnapDBError
 from snapdb.storage.files import using
-from snapdb.testing import Commit, FaultyLayer, Plan, Recording, RecordingLayer, Session, again, read, run
-from snapdb.testing.crash import window
+from snapdb.testing import Commit, FaultyLayer, Plan, Recording, RecordingLayer, Session, run
+from snapdb.testing.crash import is_new, window
 
 FACTOR = float(os.environ.get("SNAPDB_CRASH_STATES", "") or 1 / 16)
 EVERY = max(1, round(1 / FACTOR))  # of the operations, each so-manieth fails
@@ -58,17 +58,25 @@ class FaultyPlay(Play):
             except (SnapDBError, OSError) as error:
                 self.noted(error)
                 if schema is not None:  # it may be there all the same
-                    self.session.commits.append(Commit({}, begun, None, None))
+                    self.session.commits.append(Commit(self.state(Model(schema), {}), begun, None, None))
                 if last or self.faulty.plan is None or self.faulty.plan.forever:
                     raise Over from error
         raise AssertionError
 
     def agree(self) -> None:
         """The session has checked what an opening shows; where a failure leaves that open, the play ends."""
-        if dict(self.db) != self.model.rows:
+        if self.seen() != self.expected(self.model, self.kept):
             if not self.failures:
                 super().agree()
             raise Over
+
+    def seen(self) -> Any:
+        return self.session.see(self.db)
+
+    def state(self, model: Model, kept: Any) -> Any:
+        """What a commit says of a table like this model."""
+        seen = self.expected(model, kept)
+        return (self.session.keys.index(self.session.key), seen) if self.session.keys else seen
 
     def noted(self, error: BaseException) -> None:
         self.failed_at = self.failed_at or len(self.session.layer.log)
@@ -119,44 +127,80 @@ class FaultyPlay(Play):
             return False
         return True
 
-    def commit(self, after: Model, action: Callable[[], None], transaction: bool) -> None:
-        """Where the write fails, nothing of it is there; what failed once must go well the second time."""
-        if self.tried(after, action, transaction):
+    def snapshot(self, *names: str) -> None:
+        for name in names:
+            super().snapshot(name)
+
+    def drop(self, *names: str) -> None:
+        for name in names:
+            if name in self.kept:
+                super().drop(name)
+
+    def restore(self, name: str) -> None:
+        if name in self.kept:
+            super().restore(name)
+
+    def rekey(self, key: bytes) -> None:
+        begun, before = len(self.session.layer.log), self.session.key
+        try:
+            error = self.guarded(lambda: super(FaultyPlay, self).rekey(key))
+            if error is not None and self.session.key != before:
+                raise Over from error  # it was the check that could not read
+        except Over:
+            after = self.session.keys.index(key), self.expected(self.model, self.kept)
+            self.session.commits.append(Commit(after, begun, None, None))
+            raise
+        if error is None:
             return
         if self.faulty.plan is not None and not self.faulty.plan.forever:
-            assert self.tried(after, action, transaction)
+            super().rekey(key)
 
-    def tried(self, after: Model, action: Callable[[], None], transaction: bool) -> bool:
+    def commit(self, after: Model, action: Callable[[], None], transaction: bool, kept: Any = None) -> None:
+        """Where the write fails, nothing of it is there; what failed once must go well the second time."""
+        if self.tried(after, action, transaction, kept):
+            return
+        if self.faulty.plan is not None and not self.faulty.plan.forever:
+            assert self.tried(after, action, transaction, kept)
+
+    def tried(self, after: Model, action: Callable[[], None], transaction: bool, kept: Any) -> bool:
         begun = len(self.session.layer.log)
-        before = self.model
+        before = self.model, self.kept
+        wanted = self.state(after, before[1] if kept is None else kept)
         try:
-            error = self.guarded(lambda: super(FaultyPlay, self).commit(after, action, transaction))
+            error = self.guarded(lambda: super(FaultyPlay, self).commit(after, action, transaction, kept))
         except Over:
             # whether it happened is known when the database is opened again
-            self.session.commits.append(Commit(dict(after.rows), begun, None, None))
+            self.session.commits.append(Commit(wanted, begun, None, None))
             raise
         if error is None:
             return True
-        self.model = before
+        self.model, self.kept = before
         try:
-            found = dict(self.db)
+            found = self.session.shown(self.db)
         except (SnapDBError, OSError) as again:
             self.noted(again)
+            self.session.commits.append(Commit(wanted, begun, None, None))
             raise Over from again
-        if found == after.rows and self.faulty.plan is not None and self.faulty.plan.reads:
+        if found == wanted and self.faulty.plan is not None and self.faulty.plan.reads:
             self.session.commits.append(Commit(found, begun, None, None))
             raise Over from error  # it was the check that could not read
-        assert found == before.rows, f"after {error!r} the table holds {found}, not {before.rows}"
+        assert found == self.state(*before), f"after {error!r} the table holds {found}, not {self.state(*before)}"
         # a crash before the error was raised may show what was being written; from here on it is gone
         now, last = len(self.session.layer.log), self.session.commits[-1]
-        self.session.commits.append(Commit(dict(after.rows), begun, None, None))
+        self.session.commits.append(Commit(wanted, begun, None, None))
         self.session.commits.append(Commit(found, begun, last.kept and now, last.durable and now))
         return False
 
     def settle(self, action: Callable[[], None]) -> None:
         error = self.guarded(action)
-        if error is not None:
-            assert dict(self.db) == self.model.rows
+        if error is None:
+            return
+        try:
+            seen = self.seen()
+        except (SnapDBError, OSError) as again:
+            self.noted(again)
+            raise Over from again
+        assert seen == self.expected(self.model, self.kept)
 
     def flush(self) -> None:
         self.settle(super().flush)
@@ -177,7 +221,7 @@ def sweep(workload: Workload, plan: Plan) -> tuple[FaultyLayer, FaultyPlay]:
     inner = RecordingLayer(**workload.layer)
     inner.threads = False
     faulty = FaultyLayer(inner, plan)
-    session = FaultySession(inner, "crash.snapdb")
+    session = workload.session(inner, FaultySession)
     session.faulty, session.lossy = faulty, plan.lost
     play = FaultyPlay(session, workload.engine, faulty)
     with workload.limited(), using(faulty):
@@ -206,20 +250,36 @@ class FaultySession(Session):
 def check_after(workload: Workload, play: FaultyPlay, plan: Plan) -> None:
     """Without faults: what was promised is there, nothing in part."""
     layer = play.session.layer
+    recording = recorded(workload, play.session)
     with workload.limited(), using(layer):
-        rows = read(play.session.path, layer)
-        assert read(play.session.path, layer) == rows
+        found = recording.reading(layer)
+        assert recording.reading(layer) == found
     commits = play.session.commits
     least, last = window(commits, len(layer.log) + 1, plan.lost)
     allowed = [commit.rows for commit in commits[least : last + 1]]
-    assert rows in allowed or (rows == {} and None in allowed), f"{rows}, not {allowed}; failed with {play.failures}"
+    new = found is not None and is_new(found[1] if recording.keys else found)
+    assert found in allowed or (None in allowed and new), f"{found}, not {allowed}; failed with {play.failures}"
+
+
+def recorded(workload: Workload, session: Session) -> Recording:
+    """What a session has done, as ``record`` gives it."""
+    return Recording(
+        list(session.layer.log), session.commits, session.path, workload.layer, {}, session.see, None, session.options,
+        session.keys,
+    )  # fmt: skip
+
+
+OPERATIONS: dict[tuple[Any, ...], int] = {}
 
 
 def operations(workload: Workload, plan: Plan) -> int:
     """How many operations the workload has that could fail."""
-    faulty, play = sweep(workload, plan._replace(at=0))
-    assert not play.failures
-    return faulty.operations
+    key = (workload.name, plan.kinds, plan.reads)
+    if key not in OPERATIONS:
+        faulty, play = sweep(workload, plan._replace(at=0))
+        assert not play.failures
+        OPERATIONS[key] = faulty.operations
+    return OPERATIONS[key]
 
 
 @pytest.fixture(autouse=True)
@@ -275,21 +335,23 @@ def test_power_cut_after_a_making_that_failed(
     record_property("count: crash states", sum(cut_states(WORKLOADS[name], plan._replace(at=at)) for at in (1, 2, 3)))
 
 
-def cut_states(workload: Workload, plan: Plan) -> int:
-    """Judge the states of a run with a failing flush and of the opening after it; how many."""
+def cut_states(workload: Workload, plan: Plan, step: int = max(1, EVERY // 4)) -> int:
+    """Judge the states of a run with a failing flush and of the opening after it, at each so-manieth operation; how
+    many.
+    """
     _, play = sweep(workload, plan)
     session = play.session
     with workload.limited(), using(session.layer):
-        plain = Session(session.layer, session.path, session.commits)
+        plain = workload.session(session.layer)
+        plain.commits = list(session.commits)
         if plan.lost:  # and so it is gone for a killed process too
             plain.lossy = True
             plain.commits = [commit._replace(kept=commit.durable) for commit in plain.commits]
         if not session.layer.exists(session.path):
             return 0
-        again(plain)
-        log = list(session.layer.log)
-        recording = Recording(log, plain.commits, session.path, workload.layer)
-        points = range(play.failed_at, len(log) + 1, max(1, EVERY // 4))
-        report = run(recording, seed=plan.at, random_states=4, double_share=0.01, points=points)
+        workload.second(plain)
+        recording = recorded(workload, plain)
+        points = range(play.failed_at, len(recording.log) + 1, step)
+        report = run(recording, seed=plan.at, random_states=4, double_share=0.01, points=points, second=workload.second)
     assert not report.violations, f"{workload.name}, {plan}, {play.failures[:2]}: {report.violations[:3]}"
     return report.states

@@ -21,6 +21,7 @@ import pytest
 from kill_writer import SCHEMA, Course
 
 from snapdb import SnapDB
+from snapdb.testing import history
 
 pytestmark = pytest.mark.skipif(sys.platform in ("emscripten", "wasi"), reason="no processes")
 
@@ -74,10 +75,10 @@ def promised(said: bytes, level: str) -> tuple[int, int]:
     return last, len(acks) + 1
 
 
-def find_state(course: Course, rows: dict[int, Any], least: int, most: int) -> Optional[int]:
-    """How many steps these rows are the outcome of, beginning at ``least``; the course ends there."""
+def find_state(course: Course, shown: Any, least: int, most: int) -> Optional[int]:
+    """How many steps these rows and snapshots are the outcome of, beginning at ``least``; the course ends there."""
     course.skip(least - course.steps)
-    while course.model.rows != rows:
+    while course.model.shown != shown:
         if course.steps >= most:
             return None
         course.next()
@@ -91,15 +92,16 @@ def check_copy(path: Path, copies: Path, course: Course, least: int, most: int) 
         shutil.copy(name, copies)
     copy = copies / path.name
     with SnapDB(copy) as db:
-        rows = dict(db)
+        rows, kept = history(db)
         found = db.fsck(full=True)
         assert found["ok"], found["issues"]
         assert len(db) == len(rows) == found["rows"]
-    steps = find_state(course, rows, least, most)
-    assert steps is not None, f"{len(rows)} rows are the state after none of the steps {least} to {most}"
+    steps = find_state(course, (rows, kept), least, most)
+    what = f"{len(rows)} rows and snapshots {sorted(kept)}"
+    assert steps is not None, f"{what} are the state after none of the steps {least} to {most}"
     assert sorted(os.listdir(copies)) == sorted({path.name, *leftovers(copies)})
     with SnapDB(copy, read_only=True) as db:
-        assert dict(db) == rows
+        assert history(db) == (rows, kept)
         assert db.fsck(full=True)["ok"]
     shutil.rmtree(copies)
     return steps
@@ -125,15 +127,16 @@ def test_a_killed_writer(tmp_path: Path, engine: str, level: str, chain: int) ->
         if not path.exists():
             assert steps == 0 and b"r" not in said
             continue
-        course = Course(seed)
+        course = Course(seed, snapshots=True)
         steps = check_copy(path, tmp_path / f"copy {life}", course, steps + least, steps + most)
 
 
 def test_the_course_is_the_same_each_time() -> None:
-    one, two = Course(5), Course(5)
+    one, two = Course(5, snapshots=True), Course(5, snapshots=True)
     for _ in range(300):
         assert one.next() == two.next()
         assert one.model.rows == two.model.rows and list(one.model.rows) == list(two.model.rows)
     assert list(SCHEMA.names) == one.model.names
     kinds = {name for _ in range(1500) for name, _ in one.next().calls}
     assert kinds >= {"insert", "update", "delete", "insert_columns", "delete_where", "checkpoint", "flush", "compact"}
+    assert kinds >= {"snapshot", "drop_snapshot", "restore"}

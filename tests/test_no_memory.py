@@ -11,6 +11,7 @@ from kill_writer import SCHEMA
 from snapdb import SnapDB, tablefile
 from snapdb.errors import DurabilityError
 from snapdb.storage.files import using
+from snapdb.storage.store import Store
 from snapdb.storage.wal import Wal
 from snapdb.testing.layers import RecordingLayer
 
@@ -142,3 +143,37 @@ def test_a_transaction_lets_go_of_the_table(engine: str, tmp_path: Path, monkeyp
                     assert name == "begin"
             assert is_free(db) and not db._transactions.is_open
         assert len(db) == 1
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+@pytest.mark.parametrize("what", ["pinned", "dropped", "restored"])
+def test_a_snapshot_that_is_in_the_log(
+    engine: str, layer: RecordingLayer, monkeypatch: pytest.MonkeyPatch, what: str, times: int
+) -> None:
+    """What its frame says is done, or the handle says that it cannot go on; who opens the file sees all of it."""
+    db = SnapDB(PATH, SCHEMA, storage_type=engine)
+    db.batch_insert(given(0))
+    db.snapshot("a")
+    before = dict(db)
+    db.delete(0)
+    db.snapshot("b")
+    calls: dict[str, Callable[[], Any]] = {
+        "pinned": lambda: db.snapshot("c"),
+        "dropped": lambda: db.drop_snapshot("a"),
+        "restored": lambda: db.restore("a"),
+    }
+    monkeypatch.setattr(Store, what, once(getattr(Store, what), times))
+    if times == 1:
+        calls[what]()
+    else:
+        with pytest.raises((MemoryError, DurabilityError)):
+            calls[what]()
+        with pytest.raises(DurabilityError):
+            len(db)
+    monkeypatch.undo()
+    db.close()
+    with SnapDB(PATH) as db:
+        assert db.fsck()["ok"]
+        names = [found["name"] for found in db.list_snapshots()]
+        assert names == {"pinned": ["c", "b", "a"], "dropped": ["b"], "restored": ["b", "a"]}[what]
+        assert (dict(db) == before) == (what == "restored")

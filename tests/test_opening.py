@@ -139,10 +139,10 @@ def test_page_sizes_that_are_none(folder: Path, engine: str, page_size: Any) -> 
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("key", ["", b"", "secret"])
+@pytest.mark.parametrize("key", ["", b"", bytearray(), 7, ["secret"]])
 def test_no_key_is_taken_for_none(folder: Path, key: Any) -> None:
     """An empty one, as from a variable that is not set, made a file that anybody can read."""
-    with pytest.raises(errors.NotSupportedError, match="encryption_key="):
+    with pytest.raises(errors.ValidationError, match="encryption_key="):
         SnapDB("x", PLAIN, encryption_key=key)
     assert os.listdir(folder) == []
 

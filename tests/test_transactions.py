@@ -502,7 +502,8 @@ def test_what_is_refused_inside(place: Place, name: str) -> None:
 def test_a_long_log_waits_for_the_end(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """No checkpoint is made in the middle of a transaction."""
     options = tablefile.Options
-    monkeypatch.setattr(tablefile, "Options", lambda *given: options(*given)._replace(wal_limit=20_000))
+    limited = lambda *given, **named: options(*given, **named)._replace(wal_limit=20_000)  # noqa: E731
+    monkeypatch.setattr(tablefile, "Options", limited)
     place = Place(files, True)
     for it in place.both:
         it.batch_insert(people(10))
