@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import golden_files
 import pytest
-from people import people
+from people import SCHEMA, people
 
 from snapdb import SnapDB
 from snapdb.storage.catalog import Root
@@ -47,3 +48,36 @@ def test_a_file_with_a_root_of_version_1(engine: str, late: bool, tmp_path: Path
     assert data[at + 128 : at + 136] == b"SNRT\2\0\0\0"
     size = int.from_bytes(data[0x1028:0x102C], "little")
     assert Root.decode(data[at + 128 : at + 128 + size]).snapshots == ()
+
+
+@pytest.mark.parametrize("end", ["", "-open"])
+@pytest.mark.parametrize("kind", list(golden_files.KEYS))
+@pytest.mark.parametrize("engine", golden_files.ENGINES)
+def test_a_file_with_snapshots(engine: str, kind: str, end: str, tmp_path: Path) -> None:
+    key = golden_files.KEYS[kind]
+    if key is not None:
+        pytest.importorskip("cryptography")
+    for log in ("", "-wal0", "-wal1"):
+        source = GOLDEN / f"v2-{engine}-{kind}{end}.snapdb{log}"
+        if source.exists():
+            (tmp_path / ("x.snapdb" + log)).write_bytes(source.read_bytes())
+    path = tmp_path / "x.snapdb"
+    assert (tmp_path / "x.snapdb-wal0").exists() is (end == "-open")
+    with SnapDB(":memory:", SCHEMA, storage_type=engine) as db:
+        rows, kept = golden_files.write(db)
+    for options in ({"read_only": True}, {}, {}):
+        with SnapDB(path, encryption_key=key, **options) as db:
+            assert dict(db) == rows
+            assert [each["name"] for each in db.list_snapshots()] == ["late", "zweité", "first"]
+            for name, state in kept.items():
+                with db.open_snapshot(name) as shown:
+                    assert dict(shown) == state
+            assert db.diff_snapshots("first", "zweité") == {"added": [], "changed": [3], "removed": [7]}
+            assert db.fsck(full=True)["ok"]
+    with SnapDB(path, encryption_key=key) as db:
+        db.restore("late")
+        assert dict(db) == kept["late"]
+        for name in kept:
+            db.drop_snapshot(name)
+        db.compact()
+        assert len(db) == len(kept["late"]) and db.fsck(full=True)["ok"]
