@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional
 
+from .absent import Absent
 from .differing import Difference, by_key
 from .errors import (
     CorruptionError,
@@ -300,17 +301,20 @@ class FileSnapshots(Snapshots):
         return partial(self._differ, first, second)
 
     def _differ(self, one: SnapshotSource, other: SnapshotSource) -> Difference:
-        path = self._store.path
+        opened: list[Opened] = []
         try:
             if stored_generation(one) == stored_generation(other):
                 return self._table.compare_stored(one, other)
-            a, b = open_snapshot(one, path), open_snapshot(other, path)
-            key = a.schema.primary_key
+            for source in (one, other):
+                opened.append(open_snapshot(source, self._store.path))
+            key = opened[0].schema.primary_key
             if key is None:
                 raise _no_key(one.record.name, other.record.name)
-            with a.table.view() as before, b.table.view() as after:
+            with opened[0].table.view() as before, opened[1].table.view() as after:
                 return by_key(before, after, key)
         finally:
+            for each in opened:
+                each.table.release(Absent("two snapshots were compared"))  # else the file is in use until a collection
             one.close()
             other.close()
 

@@ -4,6 +4,7 @@ writer, and of damaged files.
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import threading
@@ -685,3 +686,26 @@ def test_common_scattered_changes_are_read_once_and_images_where_needed(backend_
     assert table.compare_stored(a, b) == Difference([], [9 * span], [])
     images = [ref for ref in a.disk.reads if ref == plain.tree[9].pieces[0].ref]
     assert len(a.disk.reads) == 2 and len(images) == 1  # the new piece, and what its row was before
+
+
+def test_nothing_is_held_afterwards(files: Files) -> None:
+    """No view of the file outlives a comparison or a check until the next collection of garbage: compact() cuts it."""
+    keyed = Schema([ColumnDef("id", "i64", primary_key=True), ColumnDef("s", "str")])
+    db = files.open(keyed)
+    db.batch_insert({"id": i, "s": f"{i * 7919 % 100_003} unlike the others"} for i in range(3000))
+    db.snapshot("a")
+    db.delete(0)
+    db.compact()
+    db.snapshot("b")
+    gc.collect()
+    gc.disable()
+    try:
+        assert db.diff_snapshots("a", "b")["changed"] == []
+        assert db._file is not None and db._file.store.extents.idle()
+        assert db.fsck(full=True)["ok"]
+        assert db._file.store.extents.idle()
+        with db.open_snapshot("a") as shown:
+            assert len(shown.select()) == 3000
+        assert db._file.store.extents.idle()
+    finally:
+        gc.enable()
