@@ -311,9 +311,9 @@ def test_a_child_of_a_reader_is_none(path: Path, engine: str) -> None:
         "db = SnapDB(sys.argv[1], read_only=True, snapshot='s')\n"
         "child = os.fork()\n"
         "if child == 0:\n"
+        "    print(os.getpid(), flush=True)\n"  # not the parent: the child has let go of the pin then
         "    time.sleep(60)\n"
         "    os._exit(0)\n"
-        "print(child, flush=True)\n"
         "time.sleep(60)\n"
     )
     with made(path, engine) as db:
