@@ -36,12 +36,12 @@ from tools import (
 #: minutes a part may take on two cores; what CI has is 90
 BUDGET = {
     "environment": 2,
-    "build": 5,
+    "build": 4,
     "lint": 2,
-    "tests": 46,
-    "crashes": 18,
+    "tests": 49,
+    "crashes": 17,
     "smoke": 6,
-    "readme": 7,
+    "readme": 6,
     "docs": 1,
     "bench": 2,
 }
