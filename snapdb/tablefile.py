@@ -35,6 +35,7 @@ __all__ = [
     "is_new", "stored_generations", "stored_options", "stored_page_size",
 ]  # fmt: skip
 
+COPIES = 3  # that compact() writes at most of the rows once they are compact, to make the file short
 BULK = 1 << 20  # bytes of a batch that goes to extents of its own rather than through the log
 _GENERATIONS = ("id_generation", "last_id_generation")
 HINTS = ("dict_columns", "delta_columns", "for_columns")
@@ -242,13 +243,17 @@ class TableFile:
         """After a compaction: fold it in and cut the file where most of it is free. StorageError."""
         self.checkpoint()
         self.store.shrink()
-        figures = self.store.statistics()
-        if figures["free_bytes"] * 4 > figures["file_bytes"]:
-            # the new copy went behind the old one: a second copy has room in front of it. The table itself must write
-            # it, for it notes where each piece is; compact, it is the same rows again and nothing for the log
+        for _ in range(COPIES):
+            figures = self.store.statistics()
+            if figures["free_bytes"] * 4 <= figures["file_bytes"]:
+                break
+            # the new copy went behind the old one: a second copy has room in front of it, and where that went to a
+            # small gap behind a large one, a third. The table itself must write it, for it notes where each piece is;
+            # compact, it is the same rows again and nothing for the log
             self.table.compact()
             self.checkpoint()
-            self.store.shrink()
+            if not self.store.shrink():
+                break
 
     def wants_checkpoint(self) -> bool:
         """Whether large batches have made one due."""
