@@ -1,7 +1,7 @@
 """Everything that must pass before a change lands, in parts. ``bash .ci/run [part ...]``; without a name, all of them.
 
 Tests run against wheels that were built from the sdist, never against the checkout. Each part has a budget of minutes
-on two cores; a part that takes longer fails, so that the whole keeps within an hour.
+on two cores; a part that takes longer fails, so that the whole keeps within what CI has.
 """
 
 from __future__ import annotations

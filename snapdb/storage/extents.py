@@ -43,7 +43,9 @@ _FULL = frozenset(
 _PADS = [bytes(size) for size in range(ALIGN)]
 _NO_SALT = bytes(16)
 _NO_TAGS: Iterable[bytes] = repeat(b"")
-_SEALERS = 4096  # extents whose keys are kept
+#: extents whose keys are kept: few, for a key takes 3 KB of the heap among the slabs that are loaded with it, and
+#: scans of slabs that do not lie side by side are a tenth slower (measured with 4,096)
+_SEALERS = 4
 
 
 class ExtentHeader(NamedTuple):
