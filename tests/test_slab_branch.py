@@ -14,6 +14,7 @@ from test_slab import CHANGES, MIXED, PLAIN, ROWS, filled, logical_row, make, pa
 
 from snapdb import _ext
 from snapdb._ext import _common as c
+from snapdb._ext._records import Pins
 
 TEXTS = [("a", c.I32, 0, False), ("t", c.STR, 0, True)]
 
@@ -377,6 +378,20 @@ class Member:
         self.made = made
         self.tables = [one.table for one in made]
         self.rows = rows
+
+
+class Released(dict):  # type: ignore[type-arg]
+    """Holds whose last one is let go by another thread just when they are asked for."""
+
+    def values(self) -> Any:
+        self.clear()
+        return super().values()
+
+
+def test_a_hold_released_while_the_newest_is_asked_for() -> None:
+    pins = Pins()
+    pins.holds = Released({1: 7})
+    assert pins.newest == 0
 
 
 class Family(RuleBasedStateMachine):

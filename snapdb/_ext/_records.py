@@ -191,7 +191,7 @@ class Pins:
     @property
     def newest(self) -> int:
         """Epoch of the newest view that still reads, 0 where none does."""
-        return max(list(self.holds.values())) if self.holds else 0  # the list is made in one step
+        return max(list(self.holds.values()), default=0)  # one step: holds are released without the lock
 
 
 class Hold:
