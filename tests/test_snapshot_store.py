@@ -229,14 +229,15 @@ def test_snapshots_show_what_was(durability: str, maps: bool) -> None:
     free_of_snapshots(keeper)
 
 
-def test_a_snapshot_of_a_started_handle_is_one_page_and_one_frame() -> None:
+def test_a_snapshot_of_a_started_handle_is_one_page_and_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = RecordingLayer()
+    layer.threads = False
+    monkeypatch.setattr("snapdb.storage.wal._DELAY", float("inf"))  # a flush that is due is not the snapshot's
     keeper = make(layer, "normal")
     keeper.store.long = keeper.store.full = lambda: None  # type: ignore[method-assign]
     for key in range(50):
         keeper.put(key, bytes(3000))
     keeper.checkpoint()
-    layer.threads = False
     assert keeper.store.wal is not None
     log = keeper.store.wal.file.path
     for turn in range(3):
