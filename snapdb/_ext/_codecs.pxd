@@ -29,3 +29,14 @@ cdef class Chunk:
     cdef int item                   # bytes of a fixed-width value, 0 for strings
     cdef Py_ssize_t blocks          # the last one of a view may be short
     cdef Py_ssize_t heap_size       # bytes of strings that are in use
+    # codes of FOR, DICT, SLOPE and DEC
+    cdef readonly int layout        # PACKED, EXCEPTED or RUNS
+    cdef Py_ssize_t marks           # exceptions or runs
+    cdef uint64_t top               # no code is greater: DICT and DEC the last one there is, else by W or by the marks
+    cdef int64_t scale              # the step of FOR, SLOPE and DEC, 1 where the header has none
+    cdef int digits, power          # of DEC
+    cdef int64_t plain              # of DEC: codes from here on are odd values
+    cdef const uint8_t* places      # EXCEPTED: u32 starts, u16 rows; RUNS: u16 first runs, u16 last rows
+    cdef const uint8_t* run_codes   # of exceptions or runs, T bits each
+    cdef const uint8_t* lines       # of SLOPE
+    cdef object unfolded            # memory of a dictionary that was front-coded, else None

@@ -2,15 +2,17 @@
 """Chunks, compiled: a column of a segment, encoded, and computed on while encoded. ``_codecs_py`` is the readable twin.
 
 Every verb goes block by block (1,024 rows) through a few KiB on the stack: load the block's containers (unpacked, or in
-place where they are plain), select by a byte mask, compute. The parts: ``_codecs_load.pxi`` reads and checks sealed
-bytes and loads blocks, ``_codecs_decode.pxi`` makes buffers and Python values, ``_codecs_select.pxi`` answers
-predicates, ``_codecs_reduce.pxi`` sums and groups, ``_codecs_encode.pxi`` seals. Masks are trimmed to the chunk's rows
-wherever they come in.
+place where they are plain), select by a byte mask, compute. The parts: ``_codecs_streams.pxi`` knows layouts, slopes
+and decimals, ``_codecs_load.pxi`` reads and checks sealed bytes and loads blocks, ``_codecs_views.pxi`` makes views and
+parts, ``_codecs_decode.pxi`` buffers and Python values, ``_codecs_select.pxi`` answers predicates,
+``_codecs_reduce.pxi`` sums and groups, ``_codecs_sweep.pxi`` scans many segments, ``_codecs_encode.pxi`` and
+``_codecs_analyze.pxi`` seal. Masks
+are trimmed to the chunk's rows wherever they come in.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.math cimport INFINITY, isnan, nextafter, nextafterf
+from libc.math cimport INFINITY, NAN, isnan, nextafter, nextafterf
 from libc.stdint cimport INT64_MAX, INT64_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -21,11 +23,16 @@ from ._common import LIMITS as _LIMITS, NAN as _NAN, TYPECODES as _TYPECODES, Zo
 from ._kernels cimport *
 from ._values cimport ColumnBuffer, Memory, allocate, logical_bytes, logical_fixed
 
-__all__ = ["Chunk", "distinct", "encode", "simd_level"]
+__all__ = ["Chunk", "Filter", "Sweep", "distinct", "encode", "simd_level"]
 
 cdef enum:
     I8 = 1, I16, I32, I64, U8, U16, U32, U64, F32, F64, BOOL, BYTES, STR, BINARY, DATE, DATETIME
-    RAW = 1, CONST, AFFINE, FOR, DICT, BITMAP
+    RAW = 1, CONST, AFFINE, FOR, DICT, BITMAP, SLOPE, DEC
+    PACKED = 0, EXCEPTED, RUNS
+    FRONT = 1     # flag: a front-coded dictionary
+    RESTART = 16  # its entries from one whole one to the next
+    MOST_RUNS = 8192
+    MOST_ODD = 16
     HEADER = 128
     SEGMENT = 65536
     MOST_ENTRIES = 65535
@@ -51,11 +58,16 @@ cdef struct Scratch:  # what one block needs
 
 
 include "_buffers.pxi"
+include "_codecs_streams.pxi"
 include "_codecs_load.pxi"
+include "_codecs_views.pxi"
 include "_codecs_decode.pxi"
 include "_codecs_select.pxi"
 include "_codecs_reduce.pxi"
 include "_codecs_encode.pxi"
+include "_codecs_analyze.pxi"
+include "_codecs_groups.pxi"
+include "_codecs_sweep.pxi"
 
 
 @cython.final
@@ -107,14 +119,20 @@ cdef class Chunk:
         """A raw view's (code, rows, data, offsets, nulls, null_count), as the properties of ColumnBuffer give them, cut to its rows."""
         if self.sealed:
             raise ValueError("a sealed chunk has no parts; use data")
+        if is_part(self):
+            return view_parts(view_of(decode_all(self), 0, self.rows))
         return view_parts(self)
+
+    def part(self, Py_ssize_t first_block, Py_ssize_t blocks):
+        """Some blocks, at least one, as a chunk over the same memory; ValueError for blocks that are not there."""
+        return part_of(self, first_block, blocks)
 
     @property
     def nbytes(self):
         """Bytes: of the whole chunk where it is sealed, else of the rows in view."""
         cdef Py_ssize_t nulls = mask_size(self.rows) if self.null_bits != NULL else 0
-        if self.sealed:
-            return self.total
+        if self.sealed or is_part(self):
+            return self.total + (0 if self.unfolded is None else (<Memory>self.unfolded).size)
         return nulls + (self.heap_size + 8 * (self.rows + 1) if self.is_string else self.rows * self.item)
 
     # -- one row and all rows ----------------------------------------------
@@ -240,11 +258,7 @@ cdef class Chunk:
         cdef Py_buffer held
         take_mask(self, mask, &held)
         try:
-            if self.is_float:
-                return float_bounds(self, <const uint8_t*>held.buf)
-            if self.is_string and self.codec == RAW:
-                return string_bounds(self, <const uint8_t*>held.buf)
-            return word_bounds(self, <const uint8_t*>held.buf)
+            return bounds_of_chunk(self, <const uint8_t*>held.buf)
         finally:
             PyBuffer_Release(&held)
 
@@ -261,6 +275,18 @@ cdef class Chunk:
             return group_chunk(self, <const uint8_t*>held.buf)
         finally:
             PyBuffer_Release(&held)
+
+    def grouped(self, mask, wanted):
+        """Groups by this column, and answers per group: (first, one list for each (chunk, kind) of ``wanted``).
+
+        ``first`` is as ``group`` gives it; kind is "count", "sum" or "bounds", the list as ``group_count``,
+        ``group_sum`` or ``group_bounds`` of that chunk give it. ValueError for another kind.
+        """
+        return group_answers(self, mask, list(wanted))
+
+    def grouped_on(self, mask, wanted, Chunk tail not None, values):
+        """``grouped`` over two chunks a column, ``tail`` and ``values`` being the second ones; None where it needs another path."""
+        return group_with_tail(self, mask, list(wanted), tail, list(values))
 
     def group_count(self, codes, Py_ssize_t groups):
         """Non-null rows per group."""

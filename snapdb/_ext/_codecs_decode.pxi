@@ -56,10 +56,28 @@ cdef Py_ssize_t strings_size(Chunk self) noexcept:
             size = self.heap_size
         elif self.codec == CONST:
             size = self.base * (self.rows - self.null_count)
+        elif self.codec == DICT:
+            size = coded_size(self)
         else:
             for row in range(self.rows):
                 if not is_null(self, row):
                     size += text_at(self, row).size
+    return size
+
+
+cdef Py_ssize_t coded_size(Chunk self) noexcept nogil:
+    """Bytes of every row's string of a dictionary."""
+    cdef Scratch s
+    cdef Py_ssize_t size = 0, block, i
+    cdef const uint32_t* offsets = <const uint32_t*>self.offsets
+    cdef const uint8_t* at
+    cdef uint64_t code
+    for block in range(self.blocks):
+        at = <const uint8_t*>load_packed(self, block, &s)
+        for i in range(BLOCK):
+            if not is_null(self, block * BLOCK + i):
+                code = item_at(at, self.container >> 3, i)
+                size += offsets[code + 1] - offsets[code]
     return size
 
 
@@ -72,11 +90,19 @@ cdef inline bint is_null(Chunk self, Py_ssize_t row) noexcept nogil:
 cdef void copy_strings(Chunk self, char* heap, uint64_t* starts) noexcept nogil:
     cdef Py_ssize_t row
     cdef uint64_t at = 0
+    cdef Scratch s
+    cdef const uint8_t* codes = NULL
+    cdef bint coded = self.codec == DICT
     cdef Text text
     starts[0] = 0
     for row in range(self.rows):
+        if coded and row & (BLOCK - 1) == 0:
+            codes = <const uint8_t*>load_packed(self, row >> 10, &s)
         if not is_null(self, row):
-            text = text_at(self, row)
+            if coded:
+                text = entry_text(self, item_at(codes, self.container >> 3, row & (BLOCK - 1)))
+            else:
+                text = text_at(self, row)
             memcpy(heap + at, text.ptr, text.size)
             at += text.size
         starts[row + 1] = at

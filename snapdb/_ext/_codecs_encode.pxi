@@ -115,20 +115,8 @@ cdef Chunk new_chunk(Source source, int codec, int width, Py_ssize_t count, int6
     made.offsets = made.base_ptr + head.places[2] if offsets else NULL
     made.heap = made.base_ptr + head.places[3]
     made.heap_size = heap
+    settle(made)
     return made
-
-
-cdef void pack_codes(const uint32_t* codes, const uint32_t* rank, Py_ssize_t blocks, int width, uint8_t* out) noexcept nogil:
-    """Packed ranks of group numbers; a row without a group (a null) gets 0."""
-    cdef uint32_t ranks[BLOCK]
-    cdef uint64_t narrow[BLOCK]
-    cdef Py_ssize_t block, i
-    cdef int T = container_of(width)
-    for block in range(blocks):
-        for i in range(BLOCK):
-            ranks[i] = 0 if codes[block * BLOCK + i] == NONE else rank[codes[block * BLOCK + i]]
-        snapdb_kernels.convert[2][table_of(T)](ranks, 0, narrow)
-        snapdb_kernels.pack(narrow, width, T, out + block * 128 * width)
 
 
 cdef void pack_offsets(const uint8_t* values, int item, uint64_t base, Py_ssize_t blocks, int width, uint8_t* out) noexcept nogil:
@@ -181,7 +169,7 @@ cdef tuple seal_bools(Source source):
 cdef tuple seal_ints(Source source, int prefer):
     cdef uint64_t low, high, first_word
     cdef Py_ssize_t first = source.first_valid(), n = source.rows
-    cdef int table = table_of(8 * source.item), width
+    cdef int table = table_of(8 * source.item)
     cdef const uint8_t* values
     cdef Chunk made = None
     first_word = item_at(source.values, source.item, first)
@@ -194,14 +182,7 @@ cdef tuple seal_ints(Source source, int prefer):
     elif source.nulls == 0 and n >= 3:
         made = seal_affine(source)
     if made is None:
-        width = packed_width(high - low)
-        if prefer != FOR and prefer != AFFINE and source.item >= 4 and width > 16:
-            made = seal_dictionary(source, prefer, min(width, 8 * source.item))
-        if made is None:
-            made = new_chunk(source, FOR, width, 0, low, 0, n / BLOCK * 128 * width, 0, 0)
-            values = source.filled(low)
-            with nogil:
-                pack_offsets(values, source.item, low, made.blocks, width, <uint8_t*>made.values)
+        made = best_ints(source, prefer, low, high)
     return made, _Zone(lo, hi, True, source.nulls, 0, sum_ints(made, NULL))
 
 
@@ -236,15 +217,35 @@ cdef tuple seal_floats(Source source, int prefer):
     if snapdb_kernels.steady[table](values, n, 0):
         made = new_chunk(source, CONST, 0, 0, <int64_t>first_word, 0, 0, 0, 0)
     else:
-        made = seal_dictionary(source, prefer, 8 * source.item)
-    if made is None:
-        values = source.filled(0)
-        made = new_chunk(source, RAW, 0, 0, 0, 0, n * source.item, 0, 0)
-        memcpy(<void*>made.values, values, n * source.item)
+        made = best_floats(source, prefer)
     with nogil:
         found = scan_floats(made, NULL)
     lo, hi = bounds_of_floats(source.code, found)
     return made, _Zone(lo, hi, True, source.nulls, found.nans, sum_floats(made, NULL, 0.0))
+
+
+cdef Chunk best_floats(Source source, int prefer):
+    """RAW, DEC or DICT."""
+    cdef Chunk made = None, decimal = None
+    cdef int64_t best = source.rows * source.item, cost = 0
+    cdef const uint8_t* values
+    if prefer == DICT:
+        made = seal_dictionary(source, prefer, 0)
+        if made is not None:
+            return made
+    decimal = seal_decimals(source, best, &cost)
+    if decimal is not None:
+        best = cost
+    if prefer != DICT:
+        made = seal_dictionary(source, prefer, best)
+        if made is not None:
+            return made
+    if decimal is not None:
+        return decimal
+    values = source.filled(0)
+    made = new_chunk(source, RAW, 0, 0, 0, 0, best, 0, 0)
+    memcpy(<void*>made.values, values, best)
+    return made
 
 
 cdef bint sample_repeats(Source source) except -1:
@@ -296,8 +297,8 @@ cdef int number_rows(Source source, SnapdbGroups* groups, uint32_t* codes) noexc
     return 0
 
 
-cdef Chunk seal_dictionary(Source source, int prefer, int width):
-    """DICT of a fixed-width column where it is allowed and pays against ``width`` bits a value, else None."""
+cdef Chunk seal_dictionary(Source source, int prefer, int64_t best):
+    """DICT of a fixed-width column where it is allowed and pays against ``best`` bytes, else None."""
     cdef SnapdbGroups groups
     cdef Py_ssize_t n = source.rows
     cdef Memory codes
@@ -317,37 +318,44 @@ cdef Chunk seal_dictionary(Source source, int prefer, int width):
             raise MemoryError()
         if status:
             return None
-        return write_dictionary(source, hinted, n / 8 * width, &groups, out)
+        return write_dictionary(source, hinted, best, &groups, out)
     finally:
         snapdb_groups_free(&groups)
 
 
-cdef Chunk write_dictionary(Source source, bint hinted, Py_ssize_t plain, SnapdbGroups* groups, const uint32_t* codes):
-    cdef Py_ssize_t count = groups.groups, i, size
-    cdef int wd = packed_width(count - 1), status
-    cdef Chunk made
-    cdef Memory keys, order, rank
+cdef Chunk write_dictionary(Source source, bint hinted, int64_t best, SnapdbGroups* groups, const uint32_t* codes):
+    cdef Py_ssize_t count = groups.groups, i, n = source.rows
+    cdef int status
+    cdef Plan plan
+    cdef Header head
+    cdef Memory keys, order, rank, ranks, memory
     cdef uint64_t* key
     cdef uint8_t* heap
-    size = count * source.item + source.rows / BLOCK * 128 * wd
-    if not hinted and size * 10 > plain * 9:
+    if not hinted and count * source.item * 10 > best * 9:
         return None
-    keys, order, rank = uncleared(count * 8), uncleared(count * 4), uncleared(count * 4)
+    keys, order, rank, ranks = uncleared(count * 8), uncleared(count * 4), uncleared(count * 4), uncleared(n * 8)
     key = <uint64_t*>keys.ptr
     for i in range(count):
         key[i] = key_of(source.item, source.is_signed, source.is_float, item_at(source.values, source.item, groups.first[i]))
     with nogil:
         status = snapdb_rank_keys(key, <uint32_t>count, <uint32_t*>order.ptr, <uint32_t*>rank.ptr)
+        if status == 0:
+            rank_rows(codes, <const uint32_t*>rank.ptr, n, <uint64_t*>ranks.ptr)
+            plan_stream(<uint64_t*>ranks.ptr, source.valid_bits if source.nulls else NULL, n, count - 1, &plan)
     if status:
         raise MemoryError()
-    made = new_chunk(source, DICT, wd, count, 0, 0, source.rows / BLOCK * 128 * wd, 0, count * source.item)
-    heap = <uint8_t*>made.heap
+    if not hinted and (count * source.item + plan.cost) * 10 > best * 9:
+        return None
+    memset(&head, 0, sizeof(head))
+    head.count = count
+    memory = assemble(source, DICT, &plan, &head, 0, count * source.item, 0)
+    heap = <uint8_t*>memory.ptr + head.places[3]
     for i in range(count):
         memcpy(heap + i * source.item, source.values + <Py_ssize_t>groups.first[(<uint32_t*>order.ptr)[i]] * source.item,
                source.item)
     with nogil:
-        pack_codes(codes, <const uint32_t*>rank.ptr, made.blocks, wd, <uint8_t*>made.values)
-    return made
+        write_stream(&plan, <uint64_t*>ranks.ptr, source.valid_bits if source.nulls else NULL, n, <uint8_t*>memory.ptr, &head)
+    return finished(memory, &head)
 
 
 # -- strings ---------------------------------------------------------------
@@ -452,38 +460,51 @@ cdef Chunk seal_string_dictionary(Source source, int prefer):
 
 
 cdef Chunk write_string_dictionary(Source source, bint hinted, SnapdbGroups* groups, const uint32_t* codes):
-    cdef Py_ssize_t count = groups.groups, n = source.rows, i, heap = 0, raw, size
-    cdef int wd = packed_width(count - 1), status
-    cdef Memory order, rank
-    cdef Chunk made
+    cdef Py_ssize_t count = groups.groups, n = source.rows, i, whole = 0, heap, starts, front, raw
+    cdef int status
+    cdef Memory order, rank, ranks, memory
+    cdef Plan plan
+    cdef Header head
     cdef uint32_t* offsets
     cdef uint8_t* out
     cdef SnapdbEntry* entry
     for i in range(count):
-        heap += groups.entries[i].size
+        whole += groups.entries[i].size
     raw = 4 * (n + 1) + <Py_ssize_t>(source.offsets[n] - source.offsets[0])
-    size = 4 * (count + 1) + heap + n / BLOCK * 128 * wd
-    if not hinted and size * 100 > raw * 83:
-        return None
-    if heap > _MAX_HEAP:
-        raise too_large(heap)
-    order, rank = uncleared(count * 4), uncleared(count * 4)
+    order, rank, ranks = uncleared(count * 4), uncleared(count * 4), uncleared(n * 8)
+    memset(&head, 0, sizeof(head))
     with nogil:
         status = snapdb_rank_strings(groups.entries, <uint32_t>count, <uint32_t*>order.ptr, <uint32_t*>rank.ptr)
+        if status == 0:
+            rank_rows(codes, <const uint32_t*>rank.ptr, n, <uint64_t*>ranks.ptr)
+            plan_stream(<uint64_t*>ranks.ptr, source.valid_bits if source.nulls else NULL, n, count - 1, &plan)
+            front = front_code(groups.entries, <uint32_t*>order.ptr, count, NULL, NULL)
     if status:
         raise MemoryError()
-    made = new_chunk(source, DICT, wd, count, 0, 0, n / BLOCK * 128 * wd, 4 * (count + 1), heap)
-    offsets = <uint32_t*>made.offsets
-    out = <uint8_t*>made.heap
-    heap = offsets[0] = 0
-    for i in range(count):
-        entry = &groups.entries[(<uint32_t*>order.ptr)[i]]
-        memcpy(out + heap, entry.ptr, entry.size)
-        heap += entry.size
-        offsets[i + 1] = <uint32_t>heap
+    heap, starts = whole, 4 * (count + 1)
+    if 10 * (4 * ((count + RESTART - 1) / RESTART + 1) + front) <= 9 * (starts + heap):
+        heap, starts = front, 4 * ((count + RESTART - 1) / RESTART + 1)
+        head.flags = FRONT
+    if not hinted and (starts + heap + plan.cost) * 100 > raw * 83:
+        return None
+    if whole > _MAX_HEAP:
+        raise too_large(whole)
+    head.count = count
+    memory = assemble(source, DICT, &plan, &head, starts, heap, 0)
+    offsets = <uint32_t*>(<uint8_t*>memory.ptr + head.places[2])
+    out = <uint8_t*>memory.ptr + head.places[3]
     with nogil:
-        pack_codes(codes, <const uint32_t*>rank.ptr, made.blocks, wd, <uint8_t*>made.values)
-    return made
+        write_stream(&plan, <uint64_t*>ranks.ptr, source.valid_bits if source.nulls else NULL, n, <uint8_t*>memory.ptr, &head)
+        if head.flags == FRONT:
+            front_code(groups.entries, <uint32_t*>order.ptr, count, offsets, out)
+        else:
+            heap = offsets[0] = 0
+            for i in range(count):
+                entry = &groups.entries[(<uint32_t*>order.ptr)[i]]
+                memcpy(out + heap, entry.ptr, entry.size)
+                heap += entry.size
+                offsets[i + 1] = <uint32_t>heap
+    return finished(memory, &head)
 
 
 # -- distinct --------------------------------------------------------------

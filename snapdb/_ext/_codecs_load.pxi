@@ -1,4 +1,4 @@
-# Reading sealed bytes without trusting them, raw views, one row, and loading blocks.
+# Reading sealed bytes without trusting them, one row, and loading blocks.
 
 include "_checks.pxi"
 
@@ -14,7 +14,11 @@ cdef struct Header:
     int64_t base, step
     uint64_t places[4]  # nulls, values, offsets, heap
     uint64_t total
-    uint8_t zero[56]
+    uint8_t layout, digits, power, flags
+    uint32_t marks
+    uint64_t late_at[3]   # places, codes, lines
+    uint64_t plain
+    uint8_t zero[16]
 
 
 cdef inline int container_of(int width) noexcept nogil:
@@ -50,6 +54,9 @@ cdef void forget(Chunk self) noexcept:
     self.rows = self.null_count = self.blocks = self.distinct = self.total = self.heap_size = 0
     self.base_ptr = self.null_bits = self.values = self.offsets = self.heap = NULL
     self.sealed = self.is_string = self.is_float = False
+    self.layout = self.marks = self.digits = self.power = self.plain = self.top = 0
+    self.places = self.run_codes = self.lines = NULL
+    self.unfolded = None
 
 
 cdef int hold(Chunk self, object data) except -1:
@@ -78,7 +85,7 @@ cdef int read_sealed(Chunk self, object data) except -1:
     cdef Py_ssize_t i
     if head.total != <uint64_t>self.total:
         raise damaged(f"it says {head.total} bytes and has {self.total}")
-    for i in range(56):
+    for i in range(16):
         if head.zero[i]:
             raise damaged("the reserved bytes of its header are not zero")
     check_header(head)
@@ -87,10 +94,14 @@ cdef int read_sealed(Chunk self, object data) except -1:
     return 0
 
 
+cdef inline bint has_codes(int codec) noexcept nogil:
+    return codec == FOR or codec == DICT or codec == SLOPE or codec == DEC
+
+
 cdef int check_header(const Header* head) except -1:
-    cdef int codec = head.codec, code = head.code, most
+    cdef int codec = head.codec, code = head.code
     cdef bint fits
-    if not RAW <= codec <= BITMAP:
+    if not RAW <= codec <= DEC:
         raise damaged(f"unknown codec {codec}")
     if not I8 <= code <= DATETIME:
         raise damaged(f"unknown dtype {code}")
@@ -102,28 +113,90 @@ cdef int check_header(const Header* head) except -1:
         raise damaged("all rows are null but the codec is not CONST")
     if head.nulls and codec == AFFINE:
         raise damaged("an arithmetic sequence cannot have nulls")
-    if codec == FOR or codec == AFFINE:
+    if head.nulls and codec == SLOPE:
+        raise damaged("a slope cannot have nulls")
+    if codec == FOR or codec == AFFINE or codec == SLOPE:
         fits = WIDTH[code] != 0 and code != F32 and code != F64 and code != BOOL
+    elif codec == DEC:
+        fits = code == F32 or code == F64
     elif codec == BITMAP:
         fits = code == BOOL
     else:
         fits = code != BOOL or codec == CONST
     if not fits:
         raise damaged(f"codec {codec} does not hold dtype {code}")
-    if codec == FOR or codec == DICT:
-        most = 8 * WIDTH[code] if codec == FOR else 16
-        if not 0 < head.width <= most:
-            raise damaged(f"values of {head.width} bits")
-        if head.packed != container_of(head.width):
-            raise damaged(f"containers of {head.packed} bits for values of {head.width}")
-    elif head.width or head.packed:
-        raise damaged(f"codec {codec} packs nothing but says {head.width} bits")
-    if head.count > MOST_ENTRIES or (head.count == 0) != (codec != DICT):
+    check_layout(head)
+    if codec == DEC and head.count > MOST_ODD:
+        raise damaged(f"{head.count} odd values")
+    if codec != DEC and (head.count > MOST_ENTRIES or (head.count == 0) != (codec != DICT)):
         raise damaged(f"{head.count} distinct values")
-    if codec != CONST and codec != AFFINE and codec != FOR and head.base:
+    if codec != CONST and codec != AFFINE and codec != FOR and codec != DEC and head.base:
         raise damaged("it has a base")
-    if codec != AFFINE and head.step:
+    if codec == FOR or codec == SLOPE or codec == DEC:
+        if head.step < 0 or head.step == 1:
+            raise damaged(f"a step of {head.step}")
+    elif codec != AFFINE and head.step:
         raise damaged("it has a step")
+    check_digits(head)
+    if head.flags and (codec != DICT or WIDTH[code] or head.flags != FRONT):
+        raise damaged(f"unknown flags {head.flags}")
+    return 0
+
+
+cdef int check_layout(const Header* head) except -1:
+    """The layout, W, T and how many marks there are."""
+    cdef int codec = head.codec, layout = head.layout, width = head.width, packed = head.packed, most = 64
+    if layout > RUNS:
+        raise damaged(f"unknown layout {layout}")
+    if not has_codes(codec):
+        if layout:
+            raise damaged(f"codec {codec} has no layout {layout}")
+        if width or packed:
+            raise damaged(f"codec {codec} packs nothing but says {width} bits")
+    elif layout == PACKED:
+        if codec == FOR:
+            most = 8 * WIDTH[head.code]
+        elif codec == DICT:
+            most = 16
+        if not (0 < width <= most or (width == 0 and codec == SLOPE)):
+            raise damaged(f"values of {width} bits")
+        if packed != (container_of(width) if width else 0):
+            raise damaged(f"containers of {packed} bits for values of {width}")
+    else:
+        if codec == FOR:
+            most = container_of(8 * WIDTH[head.code])
+        elif codec == DICT:
+            most = 16
+        if packed > most or (packed != 8 and packed != 16 and packed != 32 and packed != 64):
+            raise damaged(f"containers of {packed} bits for values of {width}")
+        if width >= packed or (width and layout == RUNS):
+            raise damaged(f"values of {width} bits")
+    if layout == EXCEPTED:
+        if not 0 < head.marks < SEGMENT:
+            raise damaged(f"{head.marks} exceptions")
+    elif layout == RUNS:
+        if not 0 < head.marks <= MOST_RUNS:
+            raise damaged(f"{head.marks} runs")
+    elif head.marks:
+        raise damaged(f"{head.marks} marks")
+    return 0
+
+
+cdef int check_digits(const Header* head) except -1:
+    """What DEC says of its decimals."""
+    cdef int64_t most = <int64_t>1 << 51
+    if head.codec != DEC:
+        if head.digits or head.power or head.plain:
+            raise damaged("it has decimals")
+        return 0
+    if head.digits > (9 if head.code == F32 else 15):
+        raise damaged(f"decimals of {head.digits} digits")
+    if head.power > 22 or (head.power and head.power <= head.digits):
+        raise damaged(f"a power of {head.power} for {head.digits} digits")
+    if not 0 < head.plain <= <uint64_t>(2 * most + 1):
+        raise damaged(f"{head.plain} decimals")
+    if not -most <= head.base <= most or head.base + <object>max(head.step, 1) * (head.plain - 1) > most:
+        raise damaged("its decimals go past 2**51")
     return 0
 
 
@@ -132,8 +205,9 @@ cdef int open_sealed(Chunk self) except -1:
     cdef const Header* head = <const Header*>self.base_ptr
     cdef Py_ssize_t at = HEADER, length, strings = 0
     cdef int i
-    cdef uint64_t lengths[4]
-    cdef const uint8_t* sections[4]
+    cdef uint64_t place
+    cdef uint64_t lengths[7]
+    cdef const uint8_t* sections[7]
     set_type(self, head.code)
     self.codec = head.codec
     self.width = head.width
@@ -143,13 +217,18 @@ cdef int open_sealed(Chunk self) except -1:
     self.distinct = head.count
     self.base = head.base
     self.step = head.step
+    self.layout = head.layout
+    self.marks = head.marks
+    self.digits = head.digits
+    self.power = head.power
+    self.plain = head.plain
     self.sealed = True
     self.offset_width = 4
     self.blocks = self.rows / BLOCK
     memset(lengths, 0, sizeof(lengths))
     if 0 < self.null_count < self.rows:
         lengths[0] = mask_size(self.rows)
-    if self.codec == FOR or self.codec == DICT:
+    if has_codes(self.codec):
         lengths[1] = self.blocks * 128 * self.width
     elif self.codec == BITMAP:
         lengths[1] = mask_size(self.rows)
@@ -161,21 +240,31 @@ cdef int open_sealed(Chunk self) except -1:
         lengths[3] = self.base
     elif self.is_string:
         strings = self.distinct if self.codec == DICT else self.rows
+        if head.flags == FRONT:
+            strings = (strings + RESTART - 1) // RESTART
         lengths[2] = 4 * (strings + 1)
-    elif self.codec == DICT:
+    elif self.codec == DICT or self.codec == DEC:
         lengths[3] = self.distinct * self.item
-    names = ("nulls", "values", "offsets", "heap")
-    for i in range(4):
+    if self.layout == EXCEPTED:
+        lengths[4] = 4 * (self.blocks + 1) + 2 * self.marks
+    elif self.layout == RUNS:
+        lengths[4] = 2 * (self.blocks + self.marks)
+    lengths[5] = self.marks * (self.container >> 3)
+    if self.codec == SLOPE:
+        lengths[6] = self.blocks * sizeof(Line)
+    names = ("nulls", "values", "offsets", "heap", "places", "codes", "lines")
+    for i in range(7):
         if i == 3 and strings:
             lengths[3] = (<const uint32_t*>sections[2])[strings]
         sections[i] = NULL
         length = lengths[i]
+        place = head.places[i] if i < 4 else head.late_at[i - 4]
         if length == 0:
-            if head.places[i]:
+            if place:
                 raise damaged(f"it has no {names[i]} but says where they are")
             continue
-        if head.places[i] != <uint64_t>at:
-            raise damaged(f"its {names[i]} are at {head.places[i]}, not at {at}")
+        if place != <uint64_t>at:
+            raise damaged(f"its {names[i]} are at {place}, not at {at}")
         if at + length > self.total:
             raise damaged(f"its {names[i]} end past the chunk")
         sections[i] = self.base_ptr + at
@@ -183,10 +272,40 @@ cdef int open_sealed(Chunk self) except -1:
     if at != self.total:
         raise damaged(f"its sections take {at} bytes of {self.total}")
     self.null_bits, self.values, self.offsets, self.heap = sections[0], sections[1], sections[2], sections[3]
+    self.places, self.run_codes, self.lines = sections[4], sections[5], sections[6]
     self.heap_size = lengths[3]
     if self.heap == NULL:
         self.heap = self.base_ptr  # no byte of it is ever read
+    if self.container == 0:
+        self.container = 8  # codes that are all 0
     return 0
+
+
+cdef uint64_t greatest_possible(Chunk self) noexcept nogil:
+    """No code is greater; exceptions and runs say it exactly."""
+    if self.codec == DICT:
+        return self.distinct - 1
+    if self.codec == DEC:
+        return <uint64_t>(self.plain + self.distinct - 1)
+    if self.layout != PACKED:
+        return greatest_mark(self)
+    return <uint64_t>-1 if self.width == 64 else (<uint64_t>1 << self.width) - 1
+
+
+cdef int settle(Chunk self) except -1:
+    """What follows from sections that are written and right: the greatest code, the step, an unpacked dictionary."""
+    if has_codes(self.codec):
+        self.scale = self.step if self.step else 1
+        self.top = greatest_possible(self)
+    if (<const Header*>self.base_ptr).flags == FRONT:
+        open_front(self)
+    return 0
+
+
+cdef int trust(Chunk self) except -1:
+    """Open bytes that this process has just written: ``base_ptr``, ``total`` and ``owner`` are set."""
+    open_sealed(self)
+    return settle(self)
 
 
 cdef int check_values(Chunk self, const Header* head) except -1:
@@ -195,6 +314,9 @@ cdef int check_values(Chunk self, const Header* head) except -1:
         found = snapdb_kernels.popcount(self.null_bits, mask_size(self.rows) >> 3)
         if found != self.null_count:
             raise damaged(f"it says {self.null_count} nulls and has {found}")
+    if has_codes(self.codec):
+        check_marks(self)
+    settle(self)
     if self.codec == CONST:
         if self.null_count == self.rows:
             if self.base:
@@ -213,6 +335,10 @@ cdef int check_values(Chunk self, const Header* head) except -1:
     elif self.codec == FOR:
         check_in_type(self, base_int(self))
         check_offsets_in_type(self)
+    elif self.codec == SLOPE:
+        check_slopes(self)
+    elif self.codec == DEC:
+        check_decimals(self)
     elif self.is_string:
         check_strings(self)
     elif self.codec == RAW and (self.code == DATE or self.code == DATETIME):
@@ -247,25 +373,15 @@ cdef int check_in_type(Chunk self, object value) except -1:
     return 0
 
 
-cdef uint64_t greatest_packed(Chunk self) noexcept nogil:
-    cdef Scratch s
-    cdef uint64_t low, high, greatest = 0
-    cdef Py_ssize_t block
-    for block in range(self.blocks):
-        snapdb_kernels.minmax[0][table_of(self.container)](load_packed(self, block, &s), BLOCK, &low, &high)
-        if high > greatest:
-            greatest = high
-    return greatest
-
-
 cdef int check_offsets_in_type(Chunk self) except -1:
     cdef uint64_t greatest
     base = base_int(self)
-    if base + (<object>1 << self.width) - 1 <= range_of(self.code)[1]:
+    step = <object>self.scale
+    if base + step * self.top <= range_of(self.code)[1]:
         return 0
     with nogil:
-        greatest = greatest_packed(self)
-    check_in_type(self, base + greatest)
+        greatest = greatest_code(self)
+    check_in_type(self, base + step * greatest)
     return 0
 
 
@@ -322,163 +438,15 @@ cdef int check_dictionary(Chunk self) except -1:
         raise damaged("its dictionary is not sorted")
     if self.code == DATE or self.code == DATETIME:
         check_moments(self, "entry", self.heap, self.distinct)
-    if self.distinct > <Py_ssize_t>1 << self.width:
+    cdef Py_ssize_t most = <Py_ssize_t>1 << (self.width if self.layout == PACKED else self.container)
+    if self.distinct > most:
         raise damaged("its dictionary has more values than codes")
-    if self.distinct < <Py_ssize_t>1 << self.width:
+    if self.distinct < most:
         with nogil:
-            greatest = greatest_packed(self)
+            greatest = greatest_code(self)
         if greatest >= <uint64_t>self.distinct:
             raise damaged("a code has no dictionary value")
     return 0
-
-
-# -- views -----------------------------------------------------------------
-
-cdef Chunk raw_chunk(int code, Py_ssize_t rows):
-    cdef Chunk made = Chunk.__new__(Chunk)
-    set_type(made, code)
-    made.codec = RAW
-    made.rows = rows
-    made.blocks = (rows + BLOCK - 1) / BLOCK
-    made.offset_width = 8
-    return made
-
-
-cdef int copy_nulls(Chunk self, const uint8_t* bits, Py_ssize_t start, list owner) except -1:
-    """The view's own null bits: a buffer's last byte still changes as rows are appended."""
-    cdef Memory copy = allocate(mask_size(self.rows))
-    snapdb_copy_bits(bits, start, self.rows, <uint8_t*>copy.ptr)
-    self.null_count = snapdb_kernels.popcount(copy.ptr, mask_size(self.rows) >> 3)
-    if self.null_count:
-        self.null_bits = <const uint8_t*>copy.ptr
-        owner.append(copy)
-    return 0
-
-
-cdef Chunk view_of(ColumnBuffer buffer, Py_ssize_t start, Py_ssize_t stop):
-    cdef Chunk made
-    cdef const uint64_t* offsets
-    cdef list owner
-    if not 0 <= start <= stop <= buffer.rows:
-        raise ValueError(f"rows {start}..{stop} are outside 0..{buffer.rows}")
-    if start & 7:
-        raise ValueError(f"a view starts at a multiple of 8 rows, not at {start}")
-    made = raw_chunk(buffer.code, stop - start)
-    owner = [buffer.values]
-    if made.is_string:
-        offsets = <const uint64_t*>buffer.starts.ptr + start
-        made.offsets = <const uint8_t*>offsets
-        made.heap = <const uint8_t*>buffer.values.ptr
-        made.heap_size = offsets[made.rows] - offsets[0]
-        owner.append(buffer.starts)
-    else:
-        made.values = <const uint8_t*>buffer.values.ptr + start * made.item
-    if buffer.null_count:
-        copy_nulls(made, <const uint8_t*>buffer.null_bits.ptr, start, owner)
-    made.owner = tuple(owner)
-    return made
-
-
-@cython.final
-cdef class Held:
-    """A buffer of another backend's chunk, held as bytes that start at a whole word."""
-    cdef Py_buffer source
-    cdef bint held
-    cdef Memory copy
-    cdef const uint8_t* ptr
-    cdef Py_ssize_t size
-
-    def __init__(self, data):
-        if self.held:
-            raise ValueError("this buffer is held already")
-        take_bytes(data, &self.source)
-        self.held = True
-        self.ptr = <const uint8_t*>self.source.buf
-        self.size = self.source.len
-        if <uintptr_t>self.ptr & 7:
-            self.copy = allocate(self.size)
-            memcpy(self.copy.ptr, self.ptr, self.size)
-            self.ptr = <const uint8_t*>self.copy.ptr
-
-    def __dealloc__(self):
-        if self.held:
-            PyBuffer_Release(&self.source)
-
-
-cdef Chunk adopt_parts(int code, Py_ssize_t rows, data, offsets, nulls, Py_ssize_t null_count):
-    cdef Chunk made
-    cdef Held values = Held(data), starts, bits
-    cdef const uint64_t* ends
-    cdef Py_ssize_t i
-    cdef list owner = [values]
-    if not I8 <= code <= DATETIME or rows < 0 or rows > (<Py_ssize_t>1 << 56):
-        raise ValueError(f"no view has dtype {code} and {rows} rows")
-    made = raw_chunk(code, rows)
-    if made.is_string:
-        starts = Held(offsets)
-        owner.append(starts)
-        if starts.size < 8 * (rows + 1):
-            raise ValueError(f"{rows} strings need {rows + 1} offsets, got {starts.size >> 3}")
-        ends = <const uint64_t*>starts.ptr
-        for i in range(rows):
-            if ends[i] > ends[i + 1]:
-                raise ValueError("string offsets do not rise")
-        if ends[rows] > <uint64_t>values.size:
-            raise ValueError(f"strings end at {ends[rows]}, the heap has {values.size} bytes")
-        made.offsets, made.heap = starts.ptr, values.ptr
-        made.heap_size = ends[rows] - ends[0]
-    else:
-        if values.size < rows * made.item:
-            raise ValueError(f"{rows} values need {rows * made.item} bytes, got {values.size}")
-        made.values = values.ptr
-    if nulls is not None and null_count:
-        bits = Held(nulls)
-        if bits.size < mask_size(rows):
-            raise ValueError(f"a bitmap of {rows} rows needs {mask_size(rows)} bytes, got {bits.size}")
-        copy_nulls(made, bits.ptr, 0, owner)
-    made.owner = tuple(owner)
-    return made
-
-
-cdef tuple view_parts(Chunk self):
-    cdef Memory moved
-    cdef const uint64_t* ends
-    cdef Py_ssize_t i
-    nulls = None
-    offsets = None
-    if self.null_bits != NULL:
-        nulls = memoryview(self.owner[len(self.owner) - 1])[:mask_size(self.rows)]
-    if not self.is_string:
-        data = part(self.owner[0], self.values, self.rows * self.item).cast(_TYPECODES[self.code])
-        return self.code, self.rows, data, offsets, nulls, self.null_count
-    ends = <const uint64_t*>self.offsets
-    data = part(self.owner[0], self.heap + ends[0], self.heap_size)
-    if ends[0]:
-        moved = allocate(8 * (self.rows + 1))
-        for i in range(self.rows + 1):
-            (<uint64_t*>moved.ptr)[i] = ends[i] - ends[0]
-        offsets = memoryview(moved)[:8 * (self.rows + 1)].cast("Q")
-    else:
-        offsets = part(self.owner[1], self.offsets, 8 * (self.rows + 1)).cast("Q")
-    return self.code, self.rows, data, offsets, nulls, self.null_count
-
-
-cdef object part(object owner, const uint8_t* at, Py_ssize_t size):
-    """Bytes of one of the objects that a view keeps alive."""
-    cdef Memory memory
-    cdef Held held
-    cdef Py_ssize_t start
-    if isinstance(owner, Memory):
-        memory = owner
-        start = at - <const uint8_t*>memory.ptr
-        return memoryview(memory)[start:start + size]
-    held = owner
-    if held.copy is not None:
-        return memoryview(held.copy)[:size]
-    view = memoryview(<object>held.source.obj)
-    view = view.cast("B") if view.nbytes else memoryview(b"")
-    start = at - held.ptr
-    return view[start:start + size].toreadonly()
 
 
 # -- one row ---------------------------------------------------------------
@@ -507,12 +475,6 @@ cdef inline uint64_t item_at(const uint8_t* values, int item, Py_ssize_t row) no
     return values[row]
 
 
-cdef inline uint64_t packed_at(Chunk self, Py_ssize_t row) noexcept nogil:
-    if self.width == self.container:
-        return item_at(self.values, self.width >> 3, row)
-    return snapdb_packed_at(self.values, self.width, self.container, row)
-
-
 cdef inline uint64_t entry_word(Chunk self, Py_ssize_t code) noexcept nogil:
     return item_at(self.heap, self.item, code)
 
@@ -530,9 +492,13 @@ cdef inline uint64_t value_at(Chunk self, Py_ssize_t row) noexcept nogil:
     if self.codec == RAW:
         return item_at(self.values, self.item, row)
     if self.codec == FOR:
-        return <uint64_t>self.base + packed_at(self, row)
+        return <uint64_t>self.base + <uint64_t>self.scale * packed_at(self, row)
     if self.codec == DICT:
         return entry_word(self, packed_at(self, row))
+    if self.codec == SLOPE:
+        return slope_at(self, row)
+    if self.codec == DEC:
+        return decimal_word(self, packed_at(self, row))
     if self.codec == AFFINE:
         return <uint64_t>self.base + <uint64_t>row * <uint64_t>self.step
     if self.codec == BITMAP:
@@ -676,17 +642,11 @@ cdef int live_words(Chunk self, const uint8_t* mask, Py_ssize_t block, Scratch* 
     return <int>snapdb_kernels.popcount(s.words, WORDS)
 
 
-cdef const void* load_packed(Chunk self, Py_ssize_t block, Scratch* s) noexcept nogil:
-    """A block of FOR or DICT as containers of T bits, in ``s.values`` or in place."""
-    cdef const uint8_t* at = self.values + block * 128 * self.width
-    if self.width == self.container:
-        return at
-    snapdb_kernels.unpack(at, self.width, self.container, s.values)
-    return s.values
+cdef uint64_t[BLOCK] ZEROS  # codes of an arithmetic sequence
 
 
 cdef const void* load_native(Chunk self, Py_ssize_t block, Scratch* s) noexcept nogil:
-    """A block of a fixed-width column as stored values, in ``s.values``, ``s.other`` or in place."""
+    """A block of a fixed-width column as stored values, in ``s.values``, ``s.other`` or in place; changes ``s.blended``."""
     cdef Py_ssize_t n, i
     cdef uint64_t value
     cdef const void* packed
@@ -699,8 +659,23 @@ cdef const void* load_native(Chunk self, Py_ssize_t block, Scratch* s) noexcept 
         return s.values
     if self.codec == FOR:
         packed = load_packed(self, block, s)
-        snapdb_kernels.convert[table_of(self.container)][table_of(8 * self.item)](packed, <uint64_t>self.base, s.other)
+        if self.scale == 1:
+            snapdb_kernels.convert[table_of(self.container)][table_of(8 * self.item)](packed, <uint64_t>self.base, s.other)
+            return s.other
+        if self.item == 8:
+            snapdb_kernels.scale[table_of(self.container)](packed, <uint64_t>self.scale, <uint64_t>self.base, s.other)
+            return s.other
+        snapdb_kernels.scale[table_of(self.container)](packed, <uint64_t>self.scale, <uint64_t>self.base, s.blended)
+        snapdb_kernels.convert[3][table_of(8 * self.item)](s.blended, 0, s.other)
         return s.other
+    if self.codec == SLOPE:
+        load_slope(self, block, s)
+        if self.item == 8:
+            return s.other
+        snapdb_kernels.convert[3][table_of(8 * self.item)](s.other, 0, s.values)
+        return s.values
+    if self.codec == DEC:
+        return load_decimals(self, block, s)
     if self.codec == DICT:
         snapdb_lookup(load_packed(self, block, s), self.container, self.heap, self.item, s.other)
         return s.other
@@ -711,8 +686,7 @@ cdef const void* load_native(Chunk self, Py_ssize_t block, Scratch* s) noexcept 
         return s.values
     if self.codec == AFFINE:
         value = <uint64_t>self.base + <uint64_t>(block * BLOCK) * <uint64_t>self.step
-        for i in range(BLOCK):
-            s.values[i] = value + <uint64_t>i * <uint64_t>self.step
+        snapdb_kernels.line(ZEROS, value, 1, <uint64_t>self.step, 0, s.values)
         if self.item == 8:
             return s.values
         snapdb_kernels.convert[3][table_of(8 * self.item)](s.values, 0, s.other)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
+from operator import index
 from typing import Any, Optional, Union
 
 import numpy as np
 
-from . import _codecs_py, _lanes_np
+from . import _codecs_py, _lanes_np, _mask_np, _sweep_py
 from ._bits_py import bits_of
 from ._column_py import as_buffer
 from ._common import (
@@ -18,10 +20,14 @@ from ._common import (
     DATE,
     DATETIME,
     DICT,
+    F32,
     FLOATS,
     FOR,
+    LIMITS,
     NAN,
+    PACKED,
     RAW,
+    SLOPE,
     STRINGS,
     TYPECODES,
     UNSELECTED,
@@ -29,18 +35,22 @@ from ._common import (
     WIDTHS,
     Zone,
     logical,
+    mask_bytes,
 )  # fmt: skip
 from ._encode_np import Encoder, exact_sum
 from ._floats_np import block_sums, fold, ordered_bounds, unfold
+from ._floats_py import narrow_bounds
 from ._groups_py import check_groups
 from ._mask_np import array32, number, spread, view32
 from ._mask_py import simd_level
+from ._sweep_py import Filter
 from ._values_py import ColumnBuffer
 
-__all__ = ["Chunk", "distinct", "encode", "simd_level"]
+__all__ = ["Chunk", "Filter", "Sweep", "distinct", "encode", "simd_level"]
 
 Bounds = _codecs_py.Bounds
 
+INFINITY = float("inf")
 _EXACT = 1 << 20  # rows whose 32-bit halves a double adds up exactly
 
 
@@ -89,6 +99,9 @@ class Chunk(_codecs_py.Chunk):
         return array(letter, self._array().tobytes())
 
     def _code_array(self) -> Any:
+        layout = self._layout
+        if layout.width and layout.layout == PACKED and self._codes_held is None:
+            return _lanes_np.unpacked(layout.values, layout.width, 8 * self._size)
         return np.frombuffer(self._codes_bytes(), _lanes_np.unsigned(self._size))
 
     def _chosen(self, bits: Optional[int]) -> Any:
@@ -155,12 +168,85 @@ class Chunk(_codecs_py.Chunk):
 
     # -- select and aggregates -----------------------------------------------------
 
+    def select(self, lo: Any, hi: Any, lo_open: bool = False, hi_open: bool = False) -> bytearray:
+        """Bitmap of the non-null rows with lo <= value <= hi (None: unbounded; open: strict).
+
+        Integers, dates, bool: Python ints of any size. Floats: Python floats, closed, never NaN; a NaN row matches
+        nothing. Strings: bytes, compared as bytes.
+        """
+        flags = None
+        if self.null_count < self.rows:
+            if self.code in FLOATS:
+                flags = self._floats_between(-INFINITY if lo is None else lo, INFINITY if hi is None else hi)
+            elif self.code in VARLEN:
+                if self.codec == DICT:
+                    entries = self._entries()
+                    first = 0 if lo is None else (bisect_right if lo_open else bisect_left)(entries, lo)
+                    last = len(entries) if hi is None else (bisect_left if hi_open else bisect_right)(entries, hi)
+                    flags = self._flags_between(first, last - 1)
+            else:
+                low, high = LIMITS[self.code]
+                first = low if lo is None else max(low, index(lo) + bool(lo_open))
+                last = high if hi is None else min(high, index(hi) - bool(hi_open))
+                flags = self._ints_between(first, last) if first <= last else None
+        return super().select(lo, hi, lo_open, hi_open) if flags is None else self._as_mask(flags)
+
+    def _ints_between(self, low: int, high: int) -> Any:
+        """The rows with such a value as an array of bool; None where that is better done as an integer."""
+        if self.codec == FOR:
+            base, step = self._layout.base, self._layout.step
+            return self._flags_between(-((base - low) // step), (high - base) // step)
+        if self.codec == DICT:
+            entries = self._entries()
+            return self._flags_between(bisect_left(entries, low), bisect_right(entries, high) - 1)
+        if self.codec not in (RAW, SLOPE):
+            return None
+        least, most = LIMITS[self.code]
+        if low <= least and high >= most:
+            return None
+        return _between(self._array(), low, high, least, most)
+
+    def _flags_between(self, low: int, high: int) -> Any:
+        """Rows with ``low <= packed value <= high`` (any integers)."""
+        top = self._most()
+        low, high = max(low, 0), min(high, top)
+        if low > high or (low == 0 and high == top):
+            return None if low == 0 and high == top else np.zeros(self.rows, np.bool_)
+        return _between(self._code_array(), low, high, 0, top)
+
+    def _floats_between(self, low: float, high: float) -> Any:
+        if self.codec != RAW:
+            return None
+        values = self._array()
+        if self.code == F32:
+            stored = narrow_bounds(low, high, 4)
+            if stored is None:
+                return None
+            low, high = np.array(stored, np.uint32).view(np.float32)
+        if high == INFINITY:
+            return values >= low  # a NaN is not
+        if low == -INFINITY:
+            return values <= high
+        return (values >= low) & (values <= high)
+
+    def _as_mask(self, flags: Any) -> bytearray:
+        """An array of bool, cut to the non-null rows, as a bitmap."""
+        found = np.packbits(flags, bitorder="little")
+        if self.null_count:
+            valid = np.frombuffer(self._valid().to_bytes(mask_bytes(self.rows), "little"), np.uint8)
+            found &= valid[: len(found)]
+        made = bytearray(found)
+        made.extend(bytes(mask_bytes(self.rows) - len(made)))
+        return made
+
     def _items_in(self, wanted: set[Any]) -> int:
         if self.code in VARLEN:
             return super()._items_in(wanted)
         values = self._array()
         kind = np.float64 if self.code in FLOATS else values.dtype
-        return _lanes_np.from_flags(np.isin(values.astype(kind), np.array(list(wanted), kind)))
+        with np.errstate(invalid="ignore"):  # a signaling NaN
+            wide = values.astype(kind)
+        return _lanes_np.from_flags(np.isin(wide, np.array(list(wanted), kind)))
 
     def _block_sums(self, bits: Optional[int]) -> list[float]:
         return [0.0] if bits == 0 else block_sums(self._array(), self._chosen(bits))
@@ -169,7 +255,7 @@ class Chunk(_codecs_py.Chunk):
         return exact_sum(self._picked_array(self._code_array(), bits))
 
     def _int_sum(self, bits: Optional[int]) -> int:
-        if bits != 0 and self.codec in (RAW, DICT):
+        if bits != 0 and self.codec in (RAW, DICT, SLOPE):
             return exact_sum(self._picked_array(self._array(), bits))
         if bits is not None and self.codec == AFFINE:
             places = np.flatnonzero(self._chosen(bits))
@@ -189,7 +275,8 @@ class Chunk(_codecs_py.Chunk):
             return None
         if self.codec == FOR:
             found = self._picked_array(self._code_array(), bits)
-            return self._layout.base + int(found.min()), self._layout.base + int(found.max())
+            base, step = self._layout.base, self._layout.step
+            return base + step * int(found.min()), base + step * int(found.max())
         found = self._picked_array(self._array(), bits)
         if self.code not in FLOATS:
             return int(found.min()), int(found.max())
@@ -227,7 +314,7 @@ class Chunk(_codecs_py.Chunk):
         if self.codec in (CONST, BITMAP) or (self.codec in (DICT, FOR) and self._size <= 2):
             codes = self._code_array().astype(np.uint32)
             if self.codec == FOR:
-                return codes, 1 << self.width
+                return codes, self._most() + 1
             entries = self._entries()
             if self.code in FLOATS:
                 numbers: dict[Any, int] = {}
@@ -237,7 +324,8 @@ class Chunk(_codecs_py.Chunk):
         values = self._array()
         if self.code in FLOATS:
             # one key for both zeros and one for every NaN
-            values = np.where(values == values, values + 0.0, np.array([NAN], values.dtype)).astype(values.dtype)
+            with np.errstate(invalid="ignore"):  # a signaling NaN
+                values = np.where(values == values, values + 0.0, np.array([NAN], values.dtype)).astype(values.dtype)
             return self._ranked(values.view(np.uint32 if values.dtype.itemsize == 4 else np.uint64))
         return self._ranked(values)
 
@@ -290,7 +378,8 @@ class Chunk(_codecs_py.Chunk):
         values = self._code_array() if coded else self._array()
         bounds: list[Bounds] = [None] * groups
         if self.code in FLOATS:
-            wide = values.astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a signaling NaN
+                wide = values.astype(np.float64)
             real = wide == wide
             for group in np.unique(found[~real]).tolist():
                 if group < groups:
@@ -312,6 +401,18 @@ class Chunk(_codecs_py.Chunk):
             entries = self._entries()
             return [None if pair is None else (entries[pair[0]], entries[pair[1]]) for pair in bounds]
         return bounds
+
+
+def _between(values: Any, low: int, high: int, least: int, most: int) -> Any:
+    """``low <= value <= high`` for values from ``least`` to ``most``; no question that is answered already."""
+    kind = values.dtype.type
+    if low == high:
+        return values == kind(low)
+    if low <= least:
+        return values <= kind(high)
+    if high >= most:
+        return values >= kind(low)
+    return (values >= kind(low)) & (values <= kind(high))
 
 
 def _kind(code: int) -> Any:
@@ -345,3 +446,10 @@ def encode(buffer: ColumnBuffer, start: int, stop: int, prefer: int = 0) -> tupl
 def distinct(buffer: ColumnBuffer, limit: int) -> int:
     """Distinct non-null values (floats by bits), counted no further than ``limit + 1``."""
     return _codecs_py.distinct(buffer, limit)
+
+
+class Sweep(_sweep_py.Sweep):
+    """Segments of a columnar table as of one moment, scanned many at a call; nothing is changed."""
+
+    _chunk = Chunk
+    _masks = _mask_np

@@ -13,17 +13,37 @@ from itertools import compress
 from operator import index
 from typing import Any, Optional, Union
 
-from . import _encode_py
+from . import _encode_py, _mask_py, _sweep_py
 from ._bits_py import bits_of, popcount, to_mask
+from ._codes_py import decimal_of
 from ._column_py import Column
-from ._common import AFFINE, BITMAP, BOOL, CONST, DICT, FLOATS, FOR, LIMITS, RAW, U8, U64, VARLEN, WIDTHS, Zone
+from ._common import (
+    AFFINE,
+    BITMAP,
+    BOOL,
+    CONST,
+    DEC,
+    DICT,
+    FLOATS,
+    FOR,
+    LIMITS,
+    RAW,
+    SLOPE,
+    U8,
+    U64,
+    VARLEN,
+    WIDTHS,
+    Zone,
+)  # fmt: skip
 from ._floats_py import add_blocks, block_sums, bounds_of, group_sums, narrow_bounds
 from ._groups_py import check_codes, group_keys, group_small, numbered
 from ._lanes_py import lanes, peek
+from ._layout_py import entries_of
 from ._mask_py import simd_level
+from ._sweep_py import Filter
 from ._values_py import ColumnBuffer
 
-__all__ = ["Chunk", "distinct", "encode", "simd_level"]
+__all__ = ["Chunk", "Filter", "Sweep", "distinct", "encode", "simd_level"]
 
 Physical = Union[int, float, bytes, None]
 Mask = Union[bytes, bytearray, memoryview]
@@ -74,7 +94,12 @@ class Chunk(Column):
                 self._raw_bytes(), WIDTHS[self.code], low, high, signed
             )
         if codec == FOR:
-            return self._between_codes(low - base, high - base)
+            step = self._layout.step
+            return self._between_codes(-((base - low) // step), (high - base) // step)
+        if codec == SLOPE:
+            return self._lanes.in_range(  # type: ignore[no-any-return]
+                self._expanded(), WIDTHS[self.code], low, high, not U8 <= self.code <= U64
+            )
         if codec == AFFINE:
             return self._between_steps(low, high)
         if codec == DICT:
@@ -83,7 +108,7 @@ class Chunk(Column):
 
     def _between_codes(self, low: int, high: int) -> int:
         """Rows with ``low <= packed value <= high`` (any integers)."""
-        top = (1 << self.width) - 1
+        top = self._most()
         low, high = max(low, 0), min(high, top)
         if low > high:
             return 0
@@ -109,7 +134,21 @@ class Chunk(Column):
         if self.codec == RAW:
             stored = narrow_bounds(low, high, size)
             return self._lanes.float_range(self._raw_bytes(), size, *stored) if stored else 0
+        if self.codec == DEC:
+            return self._between_decimals(low, high)
         return self._codes_in([code for code, value in enumerate(self._entries()) if low <= value <= high])
+
+    def _between_decimals(self, low: float, high: float) -> int:
+        layout = self._layout
+        plain = layout.plain
+        values = _Decimals(layout)  # they never fall
+        bits = self._between_codes(bisect_left(values, low), min(bisect_right(values, high), plain) - 1)
+        if layout.distinct:
+            odd = [code for code, value in enumerate(entries_of(layout), plain) if low <= value <= high]
+            odd = [code for code in odd if code <= self._most()]
+            if odd:
+                bits |= self._lanes.contains(self._codes_bytes(), self._size, odd)
+        return bits
 
     def _between_strings(self, low: Any, high: Any, low_open: bool, high_open: bool) -> int:
         if self.codec == DICT:
@@ -145,8 +184,9 @@ class Chunk(Column):
         if self.codec in (CONST, DICT, BITMAP):
             return self._codes_in([code for code, value in enumerate(self._entries()) if value in wanted])
         if self.codec == FOR:
-            base, top = self._layout.base, (1 << self.width) - 1
-            return self._codes_in(sorted(value - base for value in wanted if 0 <= value - base <= top))
+            base, step, top = self._layout.base, self._layout.step, self._most()
+            places = [divmod(value - base, step) for value in wanted]
+            return self._codes_in(sorted(code for code, rest in places if not rest and 0 <= code <= top))
         if self.code not in VARLEN and len(wanted) * WIDTHS[self.code] <= _CHEAP:
             bits = 0
             for value in wanted:
@@ -223,7 +263,7 @@ class Chunk(Column):
             places = self.rows * (self.rows - 1) // 2 if bits is None else sum(self._lanes.rows_of(bits, self.rows))
             return found * base + step * places
         if codec == FOR:
-            return found * base + self._code_sum(bits)
+            return found * base + step * self._code_sum(bits)
         if codec == DICT:
             entries = self._entries()
             return sum(entries[code] * times for code, times in Counter(self._picked(self._codes(), bits)).items())
@@ -260,7 +300,8 @@ class Chunk(Column):
             return tuple(sorted((self.physical(first), self.physical(last))))  # type: ignore[type-var, return-value]
         if self.codec == FOR:
             codes = list(self._picked(self._codes(), bits))
-            return self._layout.base + min(codes), self._layout.base + max(codes)
+            base, step = self._layout.base, self._layout.step
+            return base + step * min(codes), base + step * max(codes)
         picked = list(self._picked(self._items(), bits))
         return bounds_of(picked) if self.code in FLOATS else (min(picked), max(picked))
 
@@ -292,7 +333,7 @@ class Chunk(Column):
         """One-byte codes that are equal where the values are, and how many there are."""
         codes = self._codes_bytes()
         if self.codec == FOR:
-            return codes, 1 << self.width
+            return codes, self._most() + 1
         entries = self._entries()
         if self.code in FLOATS:
             numbers: dict[Any, int] = {}
@@ -338,8 +379,8 @@ class Chunk(Column):
         found = self._group_rows(codes, groups)
         members: list[list[Any]] = [[] for _ in range(groups + 1)]
         if self._size == 1 and self.codec in (CONST, DICT, BITMAP, FOR):
-            base = self._layout.base
-            entries = range(base, base + (1 << self.width)) if self.codec == FOR else self._entries()
+            base, step = self._layout.base, self._layout.step
+            entries = range(base, base + step * (self._most() + 1), step) if self.codec == FOR else self._entries()
             for group, code in set(zip(found, self._codes_bytes())):  # few pairs
                 members[group].append(entries[code])
         else:
@@ -348,6 +389,42 @@ class Chunk(Column):
         if self.code in FLOATS:
             return list(map(bounds_of, members[:groups]))
         return [(min(values), max(values)) if values else None for values in members[:groups]]
+
+    def grouped(self, mask: Optional[Mask], wanted: Sequence[tuple[Any, str]]) -> tuple[Any, list[list[Any]]]:
+        """Groups by this column, and answers per group: (first, one list for each (chunk, kind) of ``wanted``).
+
+        ``first`` is as ``group`` gives it; kind is "count", "sum" or "bounds", the list as ``group_count``,
+        ``group_sum`` or ``group_bounds`` of that chunk give it. ValueError for another kind.
+        """
+        codes, first = self.group(mask)
+        groups = len(first)
+        answers = []
+        for chunk, kind in wanted:
+            if kind not in ("count", "sum", "bounds"):
+                raise ValueError(f"a group has a count, sum or bounds, no {kind!r}")
+            answers.append(getattr(chunk, f"group_{kind}")(codes, groups))
+        return first, answers
+
+    def grouped_on(
+        self, mask: Optional[Mask], wanted: Sequence[tuple[Any, str]], tail: Any, values: Sequence[Any]
+    ) -> Optional[tuple[Any, list[list[Any]]]]:
+        """``grouped`` over two chunks a column, ``tail`` and ``values`` being the second ones; None where it needs
+        another path, as always here.
+        """
+        return None
+
+
+class _Decimals(Sequence[float]):
+    """The values of DEC's codes below ``plain``."""
+
+    def __init__(self, layout: Any) -> None:
+        self._layout = layout
+
+    def __len__(self) -> int:
+        return self._layout.plain  # type: ignore[no-any-return]
+
+    def __getitem__(self, code: Any) -> Any:
+        return decimal_of(self._layout, code)
 
 
 _NEGATIVE, _POSITIVE = float("-inf"), float("inf")
@@ -387,3 +464,10 @@ def encode(buffer: ColumnBuffer, start: int, stop: int, prefer: int = 0) -> tupl
 def distinct(buffer: ColumnBuffer, limit: int) -> int:
     """Distinct non-null values (floats by bits), counted no further than ``limit + 1``."""
     return _encode_py.distinct(buffer, limit)
+
+
+class Sweep(_sweep_py.Sweep):
+    """Segments of a columnar table as of one moment, scanned many at a call; nothing is changed."""
+
+    _chunk = Chunk
+    _masks = _mask_py

@@ -36,17 +36,41 @@ cdef Py_ssize_t add_words(Chunk self, const uint8_t* mask, int64_t* lo, int64_t*
     cdef int table = table_of(self.container if packed else 8 * self.item), live
     cdef int sign = 0 if packed else self.is_signed
     cdef Py_ssize_t block, found = 0
+    cdef bint fused = packed and self.layout == PACKED and self.width < self.container and (
+        self.width + 3 + table <= self.container and self.width <= 54)
+    cdef uint64_t total
     cdef const void* at
+    if packed and self.layout == RUNS and mask == NULL and self.null_count == 0:
+        add_runs(self, lo, hi)
+        return self.rows
     for block in range(self.blocks):
         live = live_words(self, mask, block, &s)
         if live == 0:
             continue
         found += live
+        if fused and live == BLOCK:
+            total = snapdb_kernels.sum_packed(self.values + block * 128 * self.width, self.width, self.container)
+            lo[0] += <int64_t>(total & <uint64_t>0xFFFFFFFF)
+            hi[0] += <int64_t>(total >> 32)
+            continue
         at = load_packed(self, block, &s) if packed else load_native(self, block, &s)
         if live < BLOCK:
             at = keep_live(&s, table, at, 0)
         snapdb_kernels.sum[sign][table](at, lo, hi)
     return found
+
+
+cdef void add_runs(Chunk self, int64_t* lo, int64_t* hi) noexcept nogil:
+    """Add every row's code of RUNS to lo + hi * 2**32."""
+    cdef const uint16_t* rows = <const uint16_t*>mark_rows(self)
+    cdef Py_ssize_t i, start = 0, size
+    cdef uint64_t code
+    for i in range(self.marks):
+        size = rows[i] + 1 - start
+        code = item_at(self.run_codes, self.container >> 3, i)
+        lo[0] += size * <int64_t>(code & <uint64_t>0xFFFFFFFF)
+        hi[0] += size * <int64_t>(code >> 32)
+        start = rows[i] + 1
 
 
 cdef inline object whole(int64_t lo, int64_t hi):
@@ -69,7 +93,7 @@ cdef object sum_ints(Chunk self, const uint8_t* mask):
     with nogil:
         found = add_words(self, mask, &lo, &hi)
     total = whole(lo, hi)
-    return total + base_int(self) * found if self.codec == FOR else total
+    return total * <object>self.scale + base_int(self) * found if self.codec == FOR else total
 
 
 cdef double add_floats(Chunk self, const uint8_t* mask, double total) noexcept nogil:
@@ -83,9 +107,10 @@ cdef double add_floats(Chunk self, const uint8_t* mask, double total) noexcept n
         if live == 0:
             continue
         at = load_native(self, block, &s)
-        if live < BLOCK:
-            at = keep_live(&s, 2 if narrow else 3, at, 0)
-        total += snapdb_kernels.sum_f32(at) if narrow else snapdb_kernels.sum_f64(at)
+        if live == BLOCK:
+            total += snapdb_kernels.sum_f32(at) if narrow else snapdb_kernels.sum_f64(at)
+        else:
+            total += snapdb_kernels.sum_f32_where(at, s.words) if narrow else snapdb_kernels.sum_f64_where(at, s.words)
     return total
 
 
@@ -146,8 +171,8 @@ cdef object word_bounds(Chunk self, const uint8_t* mask):
     if found == 0:
         return None
     if self.codec == FOR:
-        base = base_int(self)
-        return base + low, base + high
+        base, step = base_int(self), <object>self.scale
+        return base + step * low, base + step * high
     if self.codec == DICT and self.is_string:
         return entry_bytes(self, low), entry_bytes(self, high)
     if self.codec == DICT:
@@ -267,7 +292,7 @@ cdef Py_ssize_t direct_codes(Chunk self) noexcept:
     if self.codec == BITMAP:
         return 2
     if self.codec == FOR and self.container <= 16:
-        return <Py_ssize_t>1 << self.width
+        return <Py_ssize_t>self.top + 1
     if self.codec == RAW and 0 < self.item <= 2:
         return <Py_ssize_t>1 << (8 * self.item)
     return 0
@@ -448,7 +473,7 @@ cdef list sum_int_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups):
         base = base_int(self)
     for g in range(0, 4 * groups, 4):
         if packed:
-            found.append(whole(lo[g], hi[g]) + base * counts[g])
+            found.append(whole(lo[g], hi[g]) * <object>self.scale + base * counts[g])
         elif halves:
             found.append(whole(lo[g], hi[g]))
         else:
@@ -485,7 +510,7 @@ cdef list sum_offset_groups(Chunk self, const uint32_t* codes, Py_ssize_t groups
         for i in range(4):
             total += <int64_t>(both[4 * g + i] & low)
             rows += <Py_ssize_t>(both[4 * g + i] >> 48)
-        sums.append(total + base * rows)
+        sums.append(total * <object>self.scale + base * rows)
     return sums
 
 
@@ -548,7 +573,7 @@ cdef object of_order_key(Chunk self, int64_t key):
     if self.codec == CONST and self.is_string:
         return constant_bytes(self)
     if self.codec == FOR:
-        return base_int(self) + (word ^ (<uint64_t>1 << 63) if self.container == 64 else word)
+        return base_int(self) + <object>self.scale * (word ^ (<uint64_t>1 << 63) if self.container == 64 else word)
     if self.codec == DICT:
         return entry_bytes(self, key) if self.is_string else entry_int(self, key)
     return int_of(self.code, word ^ (<uint64_t>1 << 63) if self.code == U64 else word)

@@ -37,12 +37,28 @@ cdef inline void emit(Chunk self, Py_ssize_t block, const uint8_t* found, uint8_
     memcpy(bits + block * (BLOCK >> 3), found, mask_size(block_rows(self, block)))
 
 
+cdef void runs_in_range(Chunk self, uint64_t lo, uint64_t span, uint8_t* bits) noexcept nogil:
+    """Rows of the runs whose code lies in lo..lo+span, null or not."""
+    cdef const uint16_t* rows = <const uint16_t*>mark_rows(self)
+    cdef uint64_t most = <uint64_t>-1 >> (64 - self.container)
+    cdef Py_ssize_t i, start = 0
+    memset(bits, 0, mask_size(self.rows))
+    for i in range(self.marks):
+        if ((item_at(self.run_codes, self.container >> 3, i) - lo) & most) <= span:
+            snapdb_fill_bits(bits, start, rows[i] + 1)
+        start = rows[i] + 1
+
+
 cdef void scan_range(Chunk self, bint packed, uint64_t lo, uint64_t span, uint8_t* bits) noexcept nogil:
     """Rows whose container (packed) or stored value lies in lo..lo+span, modulo its width."""
     cdef Scratch s
     cdef Py_ssize_t block
     cdef int table = table_of(self.container if packed else 8 * self.item)
     cdef const void* at
+    if packed and self.layout == RUNS:
+        runs_in_range(self, lo, span, bits)
+        finish(self, bits)
+        return
     for block in range(self.blocks):
         at = load_packed(self, block, &s) if packed else load_native(self, block, &s)
         snapdb_kernels.range[table](at, lo, span, s.bytes)
@@ -108,9 +124,11 @@ cdef object entry_int(Chunk self, Py_ssize_t code):
 cdef Py_ssize_t entries_below(Chunk self, value, bint or_equal):
     """Dictionary entries less than a value (or equal to it): integers and strings."""
     cdef Py_ssize_t lo = 0, hi = self.distinct, middle
+    if self.is_string:
+        return strings_below(self, value, or_equal)
     while lo < hi:
         middle = (lo + hi) // 2
-        entry = entry_bytes(self, middle) if self.is_string else entry_int(self, middle)
+        entry = entry_int(self, middle)
         if entry < value or (or_equal and entry == value):
             lo = middle + 1
         else:
@@ -118,7 +136,68 @@ cdef Py_ssize_t entries_below(Chunk self, value, bint or_equal):
     return lo
 
 
+cdef Py_ssize_t strings_below(Chunk self, bytes value, bint or_equal):
+    cdef Py_ssize_t lo = 0, hi = self.distinct, middle
+    cdef Text text
+    cdef int order
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        text = entry_text(self, middle)
+        order = snapdb_compare(text.ptr, text.size, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        if order < 0 or (or_equal and order == 0):
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
+
+
+cdef enum Reach:  # what a range of values is in a chunk
+    NOTHING, EVERY, OF_CODES, OF_VALUES, APART
+
+
+cdef Reach reach_of_codes(Py_ssize_t first, Py_ssize_t last, Py_ssize_t most, uint64_t* start, uint64_t* span) noexcept:
+    """The codes first..last of 0..most."""
+    if first > last:
+        return NOTHING
+    if first == 0 and last == most:
+        return EVERY
+    start[0] = first
+    span[0] = last - first
+    return OF_CODES
+
+
+cdef Reach reach_of_ints(Chunk self, lo, hi, uint64_t* start, uint64_t* span) except *:
+    """Integers lo..hi as codes or stored values start..start+span; APART where a chunk has neither."""
+    if self.codec == DICT:
+        return reach_of_codes(entries_below(self, lo, False), entries_below(self, hi, True) - 1, self.distinct - 1, start, span)
+    if self.codec == RAW or self.codec == SLOPE:
+        start[0], span[0] = word_of(lo), word_of(hi - lo)
+        return OF_VALUES
+    if self.codec == CONST:
+        return EVERY if lo <= base_int(self) <= hi else NOTHING
+    if self.codec != FOR:
+        return APART
+    base = base_int(self)
+    lo, hi = lo - base, hi - base
+    if self.scale != 1:
+        step = self.scale
+        lo, hi = -(-lo // step), hi // step
+    most = self.top
+    if lo < 0:
+        lo = 0
+    if hi > most:
+        hi = most
+    if lo > hi:
+        return NOTHING
+    if lo == 0 and hi == most:
+        return EVERY
+    start[0], span[0] = lo, hi - lo
+    return OF_CODES
+
+
 cdef bytearray select_ints(Chunk self, lo, hi, bint lo_open, bint hi_open):
+    cdef uint64_t start = 0, span = 0
+    cdef Reach reach
     low, high = _LIMITS[self.code]
     lo = low if lo is None else max(low, lo + lo_open)
     hi = high if hi is None else min(high, hi - hi_open)
@@ -126,25 +205,14 @@ cdef bytearray select_ints(Chunk self, lo, hi, bint lo_open, bint hi_open):
         return no_rows(self)
     if lo == low and hi == high:
         return all_rows(self)
-    if self.codec == CONST:
-        return all_rows(self) if lo <= base_int(self) <= hi else no_rows(self)
     if self.codec == AFFINE:
         return affine_rows(self, lo, hi)
     if self.codec == BITMAP:
         return bitmap_rows(self, lo <= 0 <= hi, lo <= 1 <= hi)
-    if self.codec == DICT:
-        return in_codes(self, entries_below(self, lo, False), entries_below(self, hi, True) - 1)
-    if self.codec == RAW:
-        return in_range(self, False, word_of(lo), word_of(hi - lo))
-    base = base_int(self)
-    most = (<object>1 << self.width) - 1
-    lo = max(lo - base, 0)
-    hi = min(hi - base, most)
-    if lo > hi:
+    reach = reach_of_ints(self, lo, hi, &start, &span)
+    if reach == NOTHING:
         return no_rows(self)
-    if lo == 0 and hi == most:
-        return all_rows(self)
-    return in_range(self, True, lo, hi - lo)
+    return all_rows(self) if reach == EVERY else in_range(self, reach == OF_CODES, start, span)
 
 
 cdef bytearray affine_rows(Chunk self, lo, hi):
@@ -197,15 +265,15 @@ cdef bytearray ints_in(Chunk self, set wanted):
         return mask
     if self.codec == DICT:
         return codes_in(self, words)
-    if self.codec == RAW:
+    if self.codec == RAW or self.codec == SLOPE:
         for value in words:
             found.append(word_of(value))
         return words_in(self, False, found)
     base = base_int(self)
-    most = (<object>1 << self.width) - 1
     for value in words:
-        if 0 <= value - base <= most:
-            found.append(value - base)
+        code, rest = divmod(value - base, <object>self.scale)
+        if rest == 0 and 0 <= code <= <object>self.top:
+            found.append(code)
     return words_in(self, True, found)
 
 
@@ -215,7 +283,7 @@ cdef void merge_or(bytearray target, bytearray other) noexcept:
 
 cdef bytearray codes_in(Chunk self, values):
     """Rows whose dictionary entry is one of the values: integers and strings."""
-    cdef bytearray table = bytearray(1 << self.width), mask
+    cdef bytearray table = bytearray(self.top + 1), mask
     cdef uint8_t* bits
     cdef const uint8_t* marks = bits_of(table)
     cdef Py_ssize_t code, found = 0
@@ -344,14 +412,52 @@ cdef bytearray select_floats(Chunk self, lo, hi, bint lo_open, bint hi_open):
     if self.codec == CONST:
         value = float_of(self.code, <uint64_t>self.base)
         return all_rows(self) if low <= value <= high else no_rows(self)
+    if self.codec == DEC:
+        return decimals_between(self, low, high)
     if self.codec != DICT:
         return floats_between(self, low, high)
-    # the entries between are neighbours: -NaN, -inf .. -0.0, 0.0 .. inf, NaN
-    while first <= last and not low <= float_of(self.code, entry_word(self, first)) <= high:
-        first += 1
-    while first <= last and not low <= float_of(self.code, entry_word(self, last)) <= high:
-        last -= 1
+    entries_between(self, low, high, &first, &last)
     return in_codes(self, first, last)
+
+
+cdef void entries_between(Chunk self, double low, double high, Py_ssize_t* first, Py_ssize_t* last) noexcept:
+    """The floats in the heap with low <= value <= high: neighbours, in -NaN, -inf .. -0.0, 0.0 .. inf, NaN."""
+    first[0], last[0] = 0, self.distinct - 1
+    while first[0] <= last[0] and not low <= float_of(self.code, entry_word(self, first[0])) <= high:
+        first[0] += 1
+    while first[0] <= last[0] and not low <= float_of(self.code, entry_word(self, last[0])) <= high:
+        last[0] -= 1
+
+
+cdef uint64_t decimals_below(Chunk self, double value, bint or_equal) noexcept nogil:
+    """How many decimals there are below a value (or equal to it): they rise with their codes."""
+    cdef uint64_t lo = 0, hi = self.plain, middle
+    cdef double here
+    while lo < hi:
+        middle = lo + ((hi - lo) >> 1)
+        here = float_of(self.code, decimal_word(self, middle))
+        if here < value or (or_equal and here == value):
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
+
+
+cdef bytearray decimals_between(Chunk self, double low, double high):
+    """Rows of DEC with low <= value <= high."""
+    cdef uint64_t first = decimals_below(self, low, False), stop = decimals_below(self, high, True)
+    cdef Py_ssize_t odd_first = 0, odd_last = -1
+    cdef bytearray mask
+    entries_between(self, low, high, &odd_first, &odd_last)
+    if first < stop:
+        if first == 0 and stop == <uint64_t>self.plain and odd_first == 0 and odd_last == self.distinct - 1:
+            return all_rows(self)
+        mask = in_range(self, True, first, stop - 1 - first)
+    else:
+        mask = no_rows(self)
+    if odd_first <= odd_last:
+        merge_or(mask, in_range(self, True, <uint64_t>self.plain + <uint64_t>odd_first, odd_last - odd_first))
+    return mask
 
 
 cdef bytearray floats_in(Chunk self, set wanted):
@@ -373,7 +479,7 @@ cdef bytearray floats_in(Chunk self, set wanted):
     mask = new_bytes(mask_size(self.rows))
     bits = bits_of(mask)
     if self.codec == DICT:
-        table = bytearray(1 << self.width)
+        table = bytearray(self.top + 1)
         marks = bits_of(table)
         for code in range(self.distinct):
             if float_of(self.code, entry_word(self, code)) in wanted:
@@ -384,7 +490,7 @@ cdef bytearray floats_in(Chunk self, set wanted):
     if len(values) <= FEW:
         mask = no_rows(self)
         for value in values:
-            merge_or(mask, floats_between(self, value, value))
+            merge_or(mask, decimals_between(self, value, value) if self.codec == DEC else floats_between(self, value, value))
         return mask
     return keys_in_floats(self, values)
 

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 from array import array
 from itertools import accumulate
+from operator import index
+from sys import getsizeof
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from . import _lanes_py
 from ._bits_py import bits_of, checked, popcount, to_mask, u32
+from ._codes_py import (
+    codes_of,
+    decimal_array,
+    decimal_of,
+    factors,
+    has_codes,
+    lines_of,
+    most_code,
+    part_of,
+)
 from ._common import (
     AFFINE,
     BITMAP,
+    BLOCK,
     BOOL,
     CODEC_NAMES,
     CONST,
     DATE,
     DATETIME,
+    DEC,
     DICT,
+    F32,
     FLOATS,
     FOR,
+    LIMITS,
+    PACKED,
     RAW,
+    SLOPE,
     TEXTS,
     TYPECODES,
     VARLEN,
     WIDTHS,
-    container,
     decode_text,
     mask_bytes,
     to_date,
@@ -40,6 +57,7 @@ __all__ = ["Column", "as_buffer", "items_of", "logical_list"]
 Physical = Union[int, float, bytes, None]
 Self = TypeVar("Self", bound="Column")
 
+_MASK64 = (1 << 64) - 1
 _FEW = 6  # fewer rows than one in this many are read one by one
 
 
@@ -93,6 +111,7 @@ class Column:
     rows: int
     null_count: int
     width: int
+    layout: int
     sealed: bool
 
     _lanes: Any = _lanes_py  # the loops over whole arrays; NumPy's twin has its own
@@ -102,22 +121,27 @@ class Column:
         self._load(data, False)
 
     def _load(self, data: Any, trusted: bool) -> None:
-        layout = read(data, trusted)
-        self._layout = layout
+        layout = read(data, trusted, self._lanes)
         self._data = memoryview(data).toreadonly()
-        self.codec, self.code, self.rows, self.null_count = layout.codec, layout.code, layout.rows, layout.nulls
-        self.width = layout.width
         self.sealed = True
-        self._size = container(layout.width) >> 3 if layout.width else 1
+        self._open(layout)
+
+    def _open(self, layout: Layout) -> None:
+        """The fields of a layout, of a whole chunk or of a part."""
+        self._layout = layout
+        self.codec, self.code, self.rows, self.null_count = layout.codec, layout.code, layout.rows, layout.nulls
+        self.width, self.layout = layout.width, layout.layout
+        self._size = layout.size
         bits = int.from_bytes(layout.null_bits, "little")
         self._nulls = self._every() if layout.nulls == layout.rows else bits
         self._held: Any = None
         self._start()
+        self._kept = layout.unfolded
 
     def _view(self, code: int, rows: int, items: Any, nulls: int) -> None:
-        self._layout = Layout(RAW, code, 0, rows, 0, 0, 0, 0, *[memoryview(b"")] * 4)
+        self._layout = Layout(RAW, code, 0, rows, 0, 0, 0, 0)
         self._data = memoryview(b"")
-        self.codec, self.code, self.rows, self.width = RAW, code, rows, 0
+        self.codec, self.code, self.rows, self.width, self.layout = RAW, code, rows, 0, PACKED
         self.null_count = popcount(nulls)
         self.sealed = False
         self._size = 1
@@ -129,7 +153,10 @@ class Column:
         self._codes_held: Any = None  # unpacked codes, kept once a single row was asked for
         self._entries_held: Optional[list[Any]] = None
         self._valid_held: Optional[int] = None
+        self._most_held: Optional[int] = None
+        self._reader_held: Optional[Callable[[int], Any]] = None
         self._kept = 0  # bytes kept besides the chunk itself
+        self._whole: Any = None  # of a part: the chunk that it is a part of
 
     @classmethod
     def _sealed(cls: type[Self], data: Any) -> Self:
@@ -163,6 +190,28 @@ class Column:
         chunk._view(code, rows, cls._adopted_items(code, data, offsets), bits)
         return chunk
 
+    def part(self: Self, first_block: int, blocks: int) -> Self:
+        """Blocks ``first_block..first_block+blocks`` as a chunk over the same memory; ValueError outside."""
+        first, count = index(first_block), index(blocks)
+        every = (self.rows + BLOCK - 1) // BLOCK
+        if first < 0 or count <= 0 or first + count > every:
+            raise ValueError(f"blocks {first}..{first + count} are outside 0..{every}")
+        made = type(self).__new__(type(self))
+        start, stop = first * BLOCK, min((first + count) * BLOCK, self.rows)
+        if self._held is not None:
+            made._view(
+                self.code, stop - start, self._held[start:stop], self._nulls >> start & ((1 << stop - start) - 1)
+            )
+            return made
+        made.sealed = False
+        made._data = memoryview(b"")
+        made._open(part_of(self._layout, first, count))
+        made._kept = self._data.nbytes * count // every  # its share
+        made._whole = self
+        if self.codec == DICT:
+            made._entries_held = self._entries()
+        return made
+
     @staticmethod
     def _adopted_items(code: int, data: Any, offsets: Any) -> Any:
         if code not in VARLEN:
@@ -190,6 +239,8 @@ class Column:
         """
         if self.sealed:
             raise ValueError("a sealed chunk has no parts; use its data")
+        if self._whole is not None:
+            return self.view(self.decode()).parts()
         nulls = memoryview(self._nulls.to_bytes(mask_bytes(self.rows), "little")) if self._nulls else None
         items = self._held
         if self.code in VARLEN:
@@ -200,8 +251,9 @@ class Column:
     @property
     def nbytes(self) -> int:
         """Bytes of memory held: the chunk, and what single reads made it keep."""
-        if self.sealed:
-            return self._data.nbytes + self._kept
+        if self._held is None:
+            bitmaps = sum(getsizeof(bits) for bits in (self._nulls, self._valid_held) if bits)
+            return self._data.nbytes + self._kept + bitmaps
         items = self._held
         size = sum(map(len, items)) + 41 * len(items) if self.code in VARLEN else len(items) * WIDTHS[self.code]
         return size + (mask_bytes(self.rows) if self._nulls else 0)
@@ -245,7 +297,14 @@ class Column:
         held = self._codes_held
         if held is not None:
             return held if self._size == 1 else as_bytes(held)
-        return self._lanes.unpack(self._layout.values, self.width)  # type: ignore[no-any-return]
+        return codes_of(self._layout, self._lanes)
+
+    def _most(self) -> int:
+        """FOR, DICT, SLOPE, DEC: no code is greater."""
+        held = self._most_held
+        if held is None:
+            held = self._most_held = most_code(self._layout)
+        return held
 
     def _codes(self) -> Any:
         """Packed values as something to index."""
@@ -296,11 +355,18 @@ class Column:
     def _expanded(self) -> bytes:
         size, layout = WIDTHS[self.code], self._layout
         if self.codec == FOR:
+            base, step = layout.base, layout.step
             if self._size == 1:
                 top = (1 << 8 * size) - 1
-                table = b"".join([(layout.base + i & top).to_bytes(size, "little") for i in range(1 << self.width)])
+                values = range(base, base + step * (self._most() + 1), step)
+                table = b"".join([(value & top).to_bytes(size, "little") for value in values])
                 return self._lanes.expand(self._codes_bytes(), 1, table, size)  # type: ignore[no-any-return]
-            return self._lanes.add(self._lanes.widen(self._codes_bytes(), self._size, size), size, layout.base)  # type: ignore[no-any-return]
+            return self._lanes.scaled(self._codes_bytes(), self._size, size, step, base)  # type: ignore[no-any-return]
+        if self.codec == SLOPE:
+            values64 = self._lanes.lines(self._codes_bytes(), self._size, lines_of(layout), layout.step)
+            return self._lanes.narrow(values64, 8, size)  # type: ignore[no-any-return]
+        if self.codec == DEC:
+            return decimal_array(layout, self._codes_bytes(), self._lanes)
         if self.codec == DICT:
             return self._lanes.expand(self._codes_bytes(), self._size, layout.heap, size)  # type: ignore[no-any-return]
         if self.codec == BITMAP:
@@ -336,15 +402,52 @@ class Column:
             return self._entry_reader(logical)
         if self.codec == RAW:
             return self._raw_reader(convert)
+        if self.codec == DEC:
+            return self._decimal_reader()
         base, step = self._layout.base, self._layout.step
         if self.codec == AFFINE:
             if convert is None:
                 return lambda row: base + step * row
             return lambda row: convert(base + step * row)
+        if self.codec == SLOPE:
+            at = self._slope_reader()
+            return at if convert is None else lambda row: convert(at(row))
         codes = self._codes()
-        if convert is None:
-            return lambda row: base + codes[row]
-        return lambda row: convert(base + codes[row])
+        if convert is not None:
+            return lambda row: convert(base + step * codes[row])
+        if step != 1:
+            return lambda row: base + step * codes[row]
+        return lambda row: base + codes[row]
+
+    def _slope_reader(self) -> Callable[[int], int]:
+        codes, step = self._codes(), self._layout.step
+        given = [(base, (whole << 32) + fraction) for base, whole, fraction in lines_of(self._layout)]
+        low, high = LIMITS[self.code]
+
+        def at(row: int) -> int:
+            base, rise = given[row >> 10]
+            value: int = base + step * (((row & 1023) * rise >> 32) + codes[row])
+            if low <= value <= high:
+                return value
+            return (value - low & _MASK64) + low  # it wraps
+
+        return at
+
+    def _decimal_reader(self) -> Callable[[int], float]:
+        layout, codes = self._layout, self._codes()
+        base, step, plain = layout.base, layout.step, layout.plain
+        up, down = factors(layout)
+        if self.code == F32 or layout.distinct:
+            odd = typed(TYPECODES[self.code], layout.heap)
+
+            def at(row: int) -> float:
+                code = codes[row]
+                return decimal_of(layout, code) if code < plain else odd[code - plain]
+
+            return at
+        if up:
+            return lambda row: (base + step * codes[row]) * up * down
+        return lambda row: (base + step * codes[row]) / down
 
     def _entry_reader(self, logical: bool) -> Callable[[int], Any]:
         entries = logical_list(self.code, self._entries()) if logical else self._entries()
@@ -368,13 +471,27 @@ class Column:
             return items.__getitem__  # type: ignore[no-any-return]
         return lambda row: convert(items[row])
 
-    def _keep_reader(self, logical: bool) -> Callable[[int], Any]:
-        """``_reader``, for keeps: packed codes stay unpacked from now on."""
-        if self.codec in (FOR, DICT) and self._codes_held is None:
+    def _row_reader(self) -> Callable[[int], Any]:
+        """A function from a row, which must be inside the chunk, to its logical value. Codes stay unpacked."""
+        held = self._reader_held
+        if held is None:
+            self._keep_codes()
+            held = self._reader_held = self._reader(True)
+            if self.codec == DICT and self.code in TEXTS:  # its entries stay decoded
+                entries = self._entries()
+                self._kept += sum(map(len, entries)) + (getsizeof("") + 8) * len(entries)
+        return held
+
+    def _keep_codes(self) -> None:
+        if has_codes(self.codec) and self._codes_held is None:
             codes = self._codes()
             self._codes_held = codes
             self._kept += self._size * self.rows
-        inner = self._reader(logical)
+
+    def _keep_reader(self, logical: bool) -> Callable[[int], Any]:
+        """``_reader``, for keeps: packed codes stay unpacked from now on."""
+        self._keep_codes()
+        inner = self._row_reader() if logical else self._reader(False)
         rows = self.rows
 
         def read_row(row: int) -> Any:
@@ -408,8 +525,9 @@ class Column:
         """Every row's logical value."""
         if self._size == 1 and self.codec in (CONST, DICT, BITMAP, FOR):
             if self.codec == FOR:
-                base = self._layout.base
-                entries = logical_list(self.code, [base + code for code in range(max(self._codes_bytes()) + 1)])
+                base, step = self._layout.base, self._layout.step
+                most = max(self._codes_bytes())
+                entries = logical_list(self.code, list(range(base, base + step * (most + 1), step)))
             else:
                 entries = logical_list(self.code, self._entries())
             found = list(map(entries.__getitem__, self._codes_bytes()))

@@ -10,10 +10,11 @@ import datetime as _dt
 from typing import Any, NamedTuple, Union
 
 __all__ = [
-    "AFFINE", "BINARY", "BITMAP", "BLOCK", "BOOL", "BYTES", "CODEC_NAMES", "CONST", "DATE", "DATETIME", "DICT", "F32",
-    "F64", "FLOATS", "FOR", "HEADER", "Half", "I8", "I16", "I32", "I64", "INTS", "LIMITS", "NAN", "RAW", "SEGMENT",
-    "STR", "STRINGS", "TAIL", "TEXTS", "TYPECODES", "U8", "U16", "U32", "U64", "UNSELECTED", "VARLEN", "WIDTHS",
-    "Zone", "container", "decode_text", "logical", "mask_bytes", "packed_width", "to_date", "to_datetime",
+    "AFFINE", "BINARY", "BITMAP", "BLOCK", "BOOL", "BYTES", "CODEC_NAMES", "CONST", "DATE", "DATETIME", "DEC",
+    "DICT", "EXCEPTED", "F32", "F64", "FLOATS", "FOR", "FRONT", "HEADER", "Half", "I8", "I16", "I32", "I64", "INTS",
+    "LIMITS", "MOST_ODD", "MOST_RUNS", "NAN", "PACKED", "RAW", "RESTART", "RUNS", "SEGMENT", "SLOPE", "STR",
+    "STRINGS", "TAIL", "TEXTS", "TYPECODES", "U8", "U16", "U32", "U64", "UNSELECTED", "VARLEN", "WIDTHS", "Zone",
+    "container", "decode_text", "logical", "mask_bytes", "packed_width", "to_date", "to_datetime",
 ]  # fmt: skip
 
 # -- units -----------------------------------------------------------------
@@ -47,8 +48,18 @@ LIMITS = {
 }  # fmt: skip
 
 # -- codec numbers ---------------------------------------------------------
-RAW, CONST, AFFINE, FOR, DICT, BITMAP = range(1, 7)
-CODEC_NAMES = {RAW: "raw", CONST: "const", AFFINE: "delta", FOR: "for", DICT: "dict", BITMAP: "bool"}
+RAW, CONST, AFFINE, FOR, DICT, BITMAP, SLOPE, DEC = range(1, 9)
+CODEC_NAMES = {
+    RAW: "raw", CONST: "const", AFFINE: "delta", FOR: "for", DICT: "dict", BITMAP: "bool", SLOPE: "delta",
+    DEC: "decimal",
+}  # fmt: skip
+
+# -- layouts: how the codes of FOR, DICT, SLOPE and DEC are stored -----------
+PACKED, EXCEPTED, RUNS = range(3)
+MOST_RUNS = 8192  # runs in a chunk
+MOST_ODD = 16  # odd values of DEC
+FRONT = 1  # flag of a chunk: its dictionary is front-coded
+RESTART = 16  # entries of a front-coded dictionary from one whole entry to the next
 
 #: the one NaN that comes out of every computation (bits 0x7ff8000000000000)
 NAN = float("nan")

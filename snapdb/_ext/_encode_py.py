@@ -5,11 +5,12 @@ Typed values in, a chunk's bytes and its zone map out.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from itertools import compress
 from typing import Any, Optional
 
-from . import _lanes_py
+from . import _decimals_py, _lanes_py
 from ._bits_py import popcount
 from ._column_py import items_of, null_bits_of
 from ._common import (
@@ -18,24 +19,27 @@ from ._common import (
     BLOCK,
     BOOL,
     CONST,
+    DEC,
     DICT,
     F32,
     FLOATS,
     FOR,
+    FRONT,
     NAN,
     RAW,
     SEGMENT,
+    SLOPE,
     TYPECODES,
     VARLEN,
     WIDTHS,
     Zone,
-    container,
     mask_bytes,
     packed_width,
 )  # fmt: skip
 from ._floats_py import add_blocks, block_sums, bounds_of, canonical, folded_key, signed_zeros
 from ._lanes_py import as_bytes, flags_of, typed
-from ._layout_py import build, string_sections
+from ._layout_py import string_sections
+from ._streams_py import Codes, Stream, build, common_divisor, front_coded, lane_bytes
 
 __all__ = ["Encoder", "distinct", "text_zone"]
 
@@ -44,6 +48,12 @@ _SAMPLE, _SAMPLE_DISTINCT = 256, 128
 _MAX_ENTRIES = 65535
 _LEAST_WIDTH = 4  # bytes of a value that a dictionary of numbers needs
 _WIDE = 16  # packed integers up to this width get no dictionary
+_NARROW = 4  # packed integers up to this width are not divided
+_STEEP = 1 << 62  # a range from which on there are no lines
+_APART = 33  # rows of a block that the gate of lines looks at
+_MASK64, _MAX64 = (1 << 64) - 1, (1 << 63) - 1
+_LINE = struct.Struct("<QQII")
+_LETTERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _PIECE = 4096
 
 
@@ -51,6 +61,7 @@ class Encoder:
     """Seals rows ``start..stop`` of a buffer. NumPy's twin overrides the loops over rows."""
 
     _lanes: Any = _lanes_py
+    _stream: type[Stream] = Stream
 
     def __init__(self, buffer: Any, start: int, stop: int, prefer: int) -> None:
         rows = stop - start
@@ -85,9 +96,6 @@ class Encoder:
         if 0 < self.null_count < self.rows:
             bits = self.nulls.to_bytes(mask_bytes(self.rows), "little")
         return build(codec, self.code, self.rows, self.null_count, null_bits=bits, **fields)
-
-    def packed_size(self, width: int) -> int:
-        return 128 * width * (self.rows // BLOCK)
 
     # -- loops over rows ---------------------------------------------------------
 
@@ -148,25 +156,86 @@ class Encoder:
             return sorted(found, key=lambda value: folded_key(value, size))
         return sorted(found)
 
-    def coded(self, entries: list[Any], width: int) -> bytes:
-        """Every row's packed code; null rows have 0."""
+    def coded(self, entries: list[Any]) -> Codes:
+        """Every row's code; null rows have 0."""
         numbers: dict[Any, int] = dict(zip(entries, range(len(entries))))
         if self.flags is not None:
             numbers.setdefault(b"" if self.code in VARLEN else 0, 0)
         codes = map(numbers.__getitem__, self.bits())
-        size = container(width) >> 3
+        top = len(entries) - 1
+        size = lane_bytes(top)
         data = bytes(codes) if size == 1 else as_bytes(array("H", codes))
         if self.flags is not None:
             data = self._lanes.keep(data, size, self.flags)
-        return self._lanes.pack(data, width)  # type: ignore[no-any-return]
+        return Codes(data, size, top, self.flags)
 
-    def offset_packed(self, base: int, width: int) -> bytes:
-        """Every row's packed ``value - base``; null rows have 0."""
-        size = container(width) >> 3
-        data = self._lanes.subtract(self._lanes.narrow(self.raw_items(), WIDTHS[self.code], size), size, base)
+    def offsets(self, low: int, step: int, top: int) -> Codes:
+        """Every row's ``(value - low) / step``, at most ``top``; null rows have 0."""
+        size = lane_bytes(top)
+        if step == 1:
+            data = self._lanes.subtract(self._lanes.narrow(self.raw_items(), WIDTHS[self.code], size), size, low)
+            if self.flags is not None:
+                data = self._lanes.keep(data, size, self.flags)
+            return Codes(data, size, top, self.flags)
+        return self.listed([(value - low) // step for value in self.present()], top)
+
+    def listed(self, codes: list[int], top: int) -> Codes:
+        """The codes of the non-null rows, in order."""
+        size = lane_bytes(top)
         if self.flags is not None:
-            data = self._lanes.keep(data, size, self.flags)
-        return self._lanes.pack(data, width)  # type: ignore[no-any-return]
+            given = iter(codes)
+            codes = [next(given) if flag else 0 for flag in self.flags]
+        return Codes(as_bytes(array(_LETTERS[size], codes)), size, top, self.flags)
+
+    def divisor(self, low: int) -> int:
+        """The greatest common divisor of the non-null integers less ``low``."""
+        return common_divisor(self.present(), low)
+
+    def line_gate(self, low: int, step: int, budget: int) -> bool:
+        """Whether what is left of the lines of all blocks, in 32 rows each, takes at most ``budget`` bits."""
+        for start in range(0, self.rows, BLOCK):
+            sample = [(value - low) // step for value in self.items[start : start + BLOCK : _APART]]
+            left = left_of(sample, range(0, BLOCK, _APART), *line_of(sample[0], sample[-1]))
+            budget -= (max(left) - min(left)).bit_length()
+            if budget < 0:
+                return False
+        return True
+
+    def lines(self, low: int, step: int) -> tuple[bytes, Codes]:
+        """A line for each block, and what is left of them."""
+        lines, codes = [], []
+        for start in range(0, self.rows, BLOCK):
+            block = [(value - low) // step for value in self.items[start : start + BLOCK]]
+            whole, fraction = line_of(block[0], block[-1])
+            left = left_of(block, range(BLOCK), whole, fraction)
+            least = min(left)
+            codes += [value - least for value in left]
+            lines.append(line_bytes(low + step * (block[0] + least), whole, fraction))
+        return b"".join(lines), self.listed(codes, max(codes))
+
+    def find_decimals(self, digits: int) -> Optional[_decimals_py.Decimals]:
+        """The non-null floats as decimals; ``digits``: the most of the sample."""
+        bits, items = self.bits(), self.items
+        if self.flags is not None:
+            bits, items = list(compress(bits, self.flags)), array(items.typecode, compress(items, self.flags))
+        return _decimals_py.find(self.code, bits, items, digits)
+
+    def decimal_divisor(self, found: _decimals_py.Decimals) -> int:
+        """The greatest common divisor of the decimals less the least."""
+        values = found.whole
+        if found.places is not None:
+            values = [value for value, place in zip(values, found.places) if not place]
+        return common_divisor(values, found.low)
+
+    def decimal_codes(self, found: _decimals_py.Decimals, step: int, plain: int) -> Codes:
+        """Every row's code as decimal or odd value; null rows have 0."""
+        low = found.low
+        if found.places is None:
+            return self.listed([(value - low) // step for value in found.whole], plain - 1)
+        codes = [
+            plain - 1 + place if place else (value - low) // step for value, place in zip(found.whole, found.places)
+        ]
+        return self.listed(codes, plain - 1 + len(found.odd))
 
     # -- kinds of columns --------------------------------------------------------
 
@@ -192,15 +261,53 @@ class Encoder:
         zone = Zone(low, high, True, self.null_count, 0, total)
         if low == high:
             return self.build(CONST, base=low), zone
-        width = packed_width(high - low)
-        packed, plain = self.packed_size(width), WIDTHS[self.code] * self.rows
-        if width > _WIDE and self.prefer not in (FOR, AFFINE):
-            made = self.dictionary(min(packed, plain))
+        return self.best_ints(low, high), zone
+
+    def best_ints(self, low: int, high: int) -> bytes:
+        """FOR, RAW, SLOPE or DICT."""
+        step = self.step(low, high)
+        top = (high - low) // step
+        wide = packed_width(top) > _WIDE
+        if wide and self.prefer == DICT:
+            made = self.dictionary(0)
             if made is not None:
-                return made, zone
-        if packed <= plain:
-            return self.build(FOR, width=width, base=low, values=self.offset_packed(low, width)), zone
-        return self.build(RAW, values=self.raw_items()), zone
+                return made
+        plain = WIDTHS[self.code] * self.rows
+        frame = self._stream(self.offsets(low, step, top))
+        best = min(frame.cost, plain)
+        sloped = self.slope(low, step, top, best)
+        if sloped is not None:
+            best = sloped[1]
+        if wide and self.prefer not in (FOR, AFFINE, DICT):
+            made = self.dictionary(best)
+            if made is not None:
+                return made
+        if sloped is not None:
+            return sloped[0]
+        if frame.cost <= plain:
+            return self.build(FOR, base=low, step=step if step > 1 else 0, **frame.fields())
+        return self.build(RAW, values=self.raw_items())
+
+    def step(self, low: int, high: int) -> int:
+        """The common divisor by which FOR and SLOPE divide."""
+        width = packed_width(high - low)
+        if width <= _NARROW:
+            return 1
+        return useful(self.divisor(low), high - low)
+
+    def slope(self, low: int, step: int, top: int, best: int) -> Optional[tuple[bytes, int]]:
+        """(SLOPE chunk, its size) where the rule prefers it to ``best`` bytes."""
+        if self.null_count or self.prefer == FOR or top >= _STEEP:
+            return None
+        blocks, hinted = self.rows // BLOCK, self.prefer == AFFINE
+        if not hinted and not self.line_gate(low, step, blocks * (packed_width(top) - 2)):
+            return None
+        lines, codes = self.lines(low, step)
+        stream = self._stream(codes)
+        size = len(lines) + stream.cost
+        if size > best if hinted else 10 * size > 9 * best:
+            return None
+        return self.build(SLOPE, step=step if step > 1 else 0, lines=lines, **stream.fields()), size
 
     def seal_floats(self) -> tuple[bytes, Zone]:
         low, high, nans, total = self.float_stats()
@@ -209,26 +316,55 @@ class Encoder:
             bits = self.bits()
             place = 0 if self.flags is None else self.flags.index(1)
             return self.build(CONST, base=int(bits[place])), zone
-        made = self.dictionary(WIDTHS[self.code] * self.rows)
-        if made is not None:
-            return made, zone
-        return self.build(RAW, values=self.raw_items()), zone
+        return self.best_floats(), zone
 
-    def dictionary(self, size: int) -> Optional[bytes]:
-        """The DICT chunk of a fixed-width column where the rule prefers it to ``size`` bytes."""
+    def best_floats(self) -> bytes:
+        """RAW, DEC or DICT."""
+        best = WIDTHS[self.code] * self.rows
+        made = self.dictionary(0) if self.prefer == DICT else None
+        if made is not None:
+            return made
+        decimal = self.decimals(best)
+        if decimal is not None:
+            best = decimal[1]
+        if self.prefer != DICT:
+            made = self.dictionary(best)
+            if made is not None:
+                return made
+        return self.build(RAW, values=self.raw_items()) if decimal is None else decimal[0]
+
+    def decimals(self, best: int) -> Optional[tuple[bytes, int]]:
+        """(DEC chunk, its size) where the rule prefers it to ``best`` bytes."""
+        digits = _decimals_py.digits_of_sample(self.code, self.bits(), self.items, self.flags)
+        found = self.find_decimals(digits) if digits >= 0 else None
+        if found is None:
+            return None
+        span, step = found.high - found.low, 1
+        if packed_width(span) > _NARROW:
+            step = useful(self.decimal_divisor(found), span)
+        plain = span // step + 1
+        stream = self._stream(self.decimal_codes(found, step, plain))
+        heap = self.entry_bytes(found.odd)
+        size = len(heap) + stream.cost
+        if 100 * size > 85 * best:
+            return None
+        fields = {"digits": found.digits, "power": found.power, "plain": plain, "count": len(found.odd), "heap": heap}
+        given = {**fields, **stream.fields()}
+        return self.build(DEC, base=found.low, step=step if step > 1 else 0, **given), size
+
+    def dictionary(self, best: int) -> Optional[bytes]:
+        """The DICT chunk of a fixed-width column where the rule prefers it to ``best`` bytes."""
         hinted = self.prefer == DICT
         width = WIDTHS[self.code]
         if width < _LEAST_WIDTH or not (hinted or self.repeats()):
             return None
-        limit = min(_MAX_ENTRIES, self.rows // (2 if hinted else 4))
-        entries = self.entries(limit)
-        if entries is None:
+        entries = self.entries(min(_MAX_ENTRIES, self.rows // (2 if hinted else 4)))
+        if entries is None or (not hinted and len(entries) * width * 10 > 9 * best):
             return None
-        bits = packed_width(len(entries) - 1)
-        if not hinted and (len(entries) * width + self.packed_size(bits)) * 10 > 9 * size:
+        stream = self._stream(self.coded(entries))
+        if not hinted and (len(entries) * width + stream.cost) * 10 > 9 * best:
             return None
-        values, heap = self.coded(entries, bits), self.entry_bytes(entries)
-        return self.build(DICT, width=bits, count=len(entries), values=values, heap=heap)
+        return self.build(DICT, count=len(entries), heap=self.entry_bytes(entries), **stream.fields())
 
     def repeats(self) -> bool:
         """Whether the sample has few distinct values."""
@@ -250,16 +386,53 @@ class Encoder:
                 string_sections([value])
             return self.build(CONST, base=len(value), heap=value), zone
         if len(found) * 2 <= self.rows and len(found) <= _MAX_ENTRIES:
-            width = packed_width(len(found) - 1)
-            size = 4 * (len(found) + 1) + sum(map(len, found)) + self.packed_size(width)
-            if self.prefer == DICT or size * 100 <= 83 * (4 * (self.rows + 1) + sum(map(len, items))):
-                entries = sorted(found)
-                offsets, heap = string_sections(entries)
-                values = self.coded(entries, width)
-                fields = {"values": values, "offsets": offsets, "heap": heap}
-                return self.build(DICT, width=width, count=len(entries), **fields), zone
+            made = self.string_dictionary(found)
+            if made is not None:
+                return made, zone
         offsets, heap = string_sections(items)
         return self.build(RAW, offsets=offsets, heap=heap), zone
+
+    def string_dictionary(self, found: set[bytes]) -> Optional[bytes]:
+        """The DICT chunk of a column of strings where the rule prefers it."""
+        entries = sorted(found)
+        size = 4 * (len(entries) + 1) + sum(map(len, entries))
+        raw = 4 * (self.rows + 1) + sum(map(len, self.items))
+        fields: dict[str, Any] = {"count": len(entries)}
+        offsets, heap = front_coded(entries)
+        front = len(offsets) + len(heap)
+        if 10 * front <= 9 * size:
+            size = front
+            fields.update(flags=FRONT, offsets=offsets, heap=heap)
+        stream = self._stream(self.coded(entries))
+        if self.prefer != DICT and (size + stream.cost) * 100 > 83 * raw:
+            return None
+        offsets, heap = string_sections(entries)
+        fields.setdefault("offsets", offsets)
+        fields.setdefault("heap", heap)
+        return self.build(DICT, **fields, **stream.fields())
+
+
+def useful(divisor: int, span: int) -> int:
+    """The divisor where dividing by it saves bits of a packed value, else 1."""
+    fits = 1 < divisor <= _MAX64 and packed_width(span // divisor) < packed_width(span)
+    return divisor if fits else 1
+
+
+def line_of(first: int, last: int) -> tuple[int, int]:
+    """(whole, fraction) of the line through a block's first and last value."""
+    whole, rest = divmod(last - first, BLOCK - 1)
+    return whole, (rest << 32) // (BLOCK - 1)
+
+
+def left_of(values: list[int], rows: range, whole: int, fraction: int) -> list[int]:
+    """What is left of the line at these rows."""
+    first = values[0]
+    return [value - first - row * whole - (row * fraction >> 32) for row, value in zip(rows, values)]
+
+
+def line_bytes(base: int, whole: int, fraction: int) -> bytes:
+    """A block's line as it is stored."""
+    return _LINE.pack(base & _MASK64, whole & _MASK64, fraction, 0)
 
 
 def text_zone(low: bytes, high: bytes) -> tuple[bytes, Optional[bytes], bool]:

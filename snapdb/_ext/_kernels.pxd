@@ -1,6 +1,6 @@
 # cython: language_level=3
 # The C kernels, see kernels.h. Linked into every module that cimports this.
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "kernels.h" nogil:
@@ -20,7 +20,17 @@ cdef extern from "kernels.h" nogil:
         void (*sum[2][4])(const void*, int64_t*, int64_t*) noexcept nogil
         double (*sum_f32)(const void*) noexcept nogil
         double (*sum_f64)(const void*) noexcept nogil
+        double (*sum_f32_where)(const void*, const uint64_t*) noexcept nogil
+        double (*sum_f64_where)(const void*, const uint64_t*) noexcept nogil
         void (*convert[4][4])(const void*, uint64_t, void*) noexcept nogil
+        uint64_t (*sum_packed)(const void*, int, int) noexcept nogil
+        void (*scale[4])(const void*, uint64_t, uint64_t, uint64_t*) noexcept nogil
+        void (*line)(const uint64_t*, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t*) noexcept nogil
+        void (*residual)(const uint64_t*, uint64_t, uint64_t, uint64_t, uint64_t*) noexcept nogil
+        void (*decimals)(const uint64_t*, double, double, int, double*) noexcept nogil
+        int (*decimal_codes)(const double*, double, int64_t*, uint8_t*) noexcept nogil
+        int (*decimal_codes_f32)(const float*, double, int64_t*, uint8_t*) noexcept nogil
+        uint64_t (*changes[4])(const void*, size_t) noexcept nogil
         int (*steady[4])(const void*, size_t, uint64_t) noexcept nogil
         int (*slots)(const uint32_t*, const uint8_t*, size_t, uint32_t, uint32_t*) noexcept nogil
         void (*and_words)(uint8_t*, const uint8_t*, size_t) noexcept nogil
@@ -50,6 +60,12 @@ cdef extern from "kernels.h" nogil:
     void snapdb_lookup(const void*, int, const void*, int, void*) noexcept
     void snapdb_fill(void*, int, uint64_t) noexcept
     uint64_t snapdb_packed_at(const uint8_t*, int, int, size_t) noexcept
+    void snapdb_widths(const void*, int, const uint64_t*, uint32_t*) noexcept
+    void snapdb_patch(void*, int, const uint16_t*, const void*, size_t) noexcept
+    void snapdb_runs(void*, int, const uint16_t*, const void*, size_t, size_t) noexcept
+    void snapdb_tally(const void*, int, const uint64_t*, size_t, uint32_t, uint32_t*) noexcept
+    void snapdb_tally_floats(const void*, int, const uint64_t*, size_t, uint32_t, const void*, int, double*) noexcept
+    void snapdb_tally_ints(const void*, int, const uint64_t*, size_t, uint32_t, const void*, int, int, int64_t*, int64_t*) noexcept
     void snapdb_count_slots(const uint32_t*, size_t, uint32_t*) noexcept
     void snapdb_sum_slots(const uint32_t*, size_t, const void*, int, int, int64_t*, int64_t*) noexcept
     void snapdb_offset_slots(const uint32_t*, size_t, const void*, int, uint64_t*) noexcept

@@ -11,9 +11,10 @@ from ._common import container
 from ._lanes_py import Bytes, as_bytes, lanes, peek, typed
 
 __all__ = [
-    "add", "as_bytes", "bitmap", "contains", "expand", "flags_array", "flags_of", "float_range", "from_flags",
-    "in_range", "keep", "lanes", "narrow", "pack", "peek", "rows_of", "subtract", "typed", "unpack", "unsigned",
-    "widen",
+    "add", "as_bytes", "bitmap", "contains", "decimals", "expand", "flags_array", "flags_of", "float_range",
+    "from_flags", "in_range", "keep", "lanes", "lines", "narrow", "pack", "peek", "put", "repeat", "rows_of", "scaled",
+    "subtract", "typed", "unpack", "unpacked",
+    "unsigned", "widen",
 ]  # fmt: skip
 
 _BLOCK = 1024
@@ -53,27 +54,39 @@ def rows_of(bits: int, rows: int) -> list[int]:
 # -- packing ---------------------------------------------------------------
 
 
-def unpack(data: Bytes, width: int) -> bytes:
-    """The values of whole packed blocks, in containers of ``container(width)`` bits."""
-    bits = container(width)
-    if width == bits:
-        return bytes(data)
+def unpacked(data: Bytes, width: int, bits: int) -> Any:
+    """The values of whole packed blocks as an array of ``bits``-bit items, of the same memory where they are whole."""
     kind = unsigned(bits >> 3)
+    if width == bits:
+        return np.frombuffer(data, kind)
     words = np.frombuffer(data, kind).reshape(-1, width, _BLOCK // bits)
-    out = np.empty((len(words), bits, _BLOCK // bits), kind)
     mask = kind.type((1 << width) - 1)
+    if not bits % width:  # no value straddles two words: many rows at a time
+        each = bits // width
+        out = np.empty((len(words), width, each, _BLOCK // bits), kind)
+        for place in range(each - 1):
+            np.bitwise_and(words >> kind.type(place * width), mask, out=out[:, :, place])
+        np.right_shift(words, kind.type(bits - width), out=out[:, :, each - 1])
+        return out.reshape(-1)
+    out = np.empty((len(words), bits, _BLOCK // bits), kind)
     for row in range(bits):
         word, shift = divmod(row * width, bits)
         values = words[:, word] >> kind.type(shift)
         if shift + width > bits:
             values |= words[:, word + 1] << kind.type(bits - shift)
         np.bitwise_and(values, mask, out=out[:, row])
-    return out.tobytes()
+    return out.reshape(-1)
 
 
-def pack(values: Bytes, width: int) -> bytes:
-    """Whole blocks of values below ``2**width``, in containers of ``container(width)`` bits, as packed blocks."""
-    bits = container(width)
+def unpack(data: Bytes, width: int, bits: int = 0) -> bytes:
+    """The values of whole packed blocks, in containers of ``bits`` (0: ``container(width)``)."""
+    bits = bits or container(width)
+    return bytes(data) if width == bits else unpacked(data, width, bits).tobytes()
+
+
+def pack(values: Bytes, width: int, bits: int = 0) -> bytes:
+    """Whole blocks of values below ``2**width``, in containers of ``bits`` (0: ``container(width)``), packed."""
+    bits = bits or container(width)
     if width == bits:
         return bytes(values)
     kind = unsigned(bits >> 3)
@@ -110,6 +123,61 @@ def add(data: Bytes, size: int, value: int) -> bytes:
 def subtract(data: Bytes, size: int, value: int) -> bytes:
     """``value`` taken from every lane, modulo the lane."""
     return add(data, size, -value)
+
+
+def _word(value: int) -> Any:
+    """A number modulo 2**64; an array of one, because scalars would warn of the overflow that is wanted here."""
+    return np.array([value & (2**64 - 1)], np.uint64)
+
+
+def scaled(data: Bytes, size: int, wanted: int, step: int, base: int) -> bytes:
+    """``base + step * lane`` for unsigned lanes, in ``wanted`` bytes each, modulo those; ``step`` is positive."""
+    kind = unsigned(wanted)
+    most = (1 << 8 * wanted) - 1
+    values = np.frombuffer(data, unsigned(size)).astype(kind)
+    if step != 1:
+        values *= np.array([step & most], kind)
+    values += np.array([base & most], kind)
+    return values.tobytes()
+
+
+def lines(codes: Bytes, size: int, given: Sequence[tuple[int, int, int]], step: int) -> bytes:
+    """SLOPE's values as 64-bit lanes, a line (base, whole, fraction) a block (``docs/format.md``, *Slopes*)."""
+    bases, wholes, fractions = (np.array([[line[i] & (2**64 - 1)] for line in given], np.uint64) for i in range(3))
+    rows = np.arange(_BLOCK, dtype=np.uint64)
+    values = rows * wholes
+    values += (rows * fractions) >> np.uint64(32)
+    values += np.frombuffer(codes, unsigned(size)).reshape(-1, _BLOCK)
+    if step != 1:
+        values *= _word(step)
+    values += bases
+    return values.astype("<u8", copy=False).tobytes()
+
+
+def decimals(data: Bytes, size: int, step: int, base: int, up: float, down: float) -> Any:
+    """The doubles of DEC's codes (``docs/format.md``, *Decimals*); ``up`` 0: divided by ``down``. Makes a new array."""
+    whole = np.frombuffer(data, unsigned(size)).astype(np.uint64)
+    whole *= _word(step)
+    whole += _word(base)
+    values = whole.view(np.int64).astype(np.float64)
+    if not up:
+        values /= down
+        return values
+    values *= up
+    values *= down
+    return values
+
+
+def put(data: Bytes, size: int, rows: Sequence[int], values: Bytes) -> bytes:
+    """The lanes with those of ``values`` in the places ``rows``."""
+    items = np.frombuffer(data, unsigned(size)).copy()
+    items[np.array(rows, np.int64)] = np.frombuffer(values, unsigned(size))
+    return items.tobytes()
+
+
+def repeat(data: Bytes, size: int, times: Sequence[int]) -> bytes:
+    """Each lane as often as ``times`` says."""
+    return np.frombuffer(data, unsigned(size)).repeat(np.array(times, np.int64)).tobytes()
 
 
 def keep(data: Bytes, size: int, flags: bytes) -> bytes:

@@ -15,11 +15,12 @@ from functools import lru_cache
 from typing import Any, Union
 
 from ._bits_py import bitmap, flags_of, rows_of
-from ._common import container
+from ._common import BLOCK, container
 
 __all__ = [
-    "add", "as_bytes", "bitmap", "contains", "expand", "flags_of", "float_range", "in_range", "keep", "lanes", "narrow",
-    "pack", "peek", "rows_of", "subtract", "typed", "unpack", "widen",
+    "add", "as_bytes", "bitmap", "contains", "decimals", "expand", "flags_of", "float_range", "in_range", "keep",
+    "lanes", "lines", "narrow", "pack", "peek", "put", "repeat", "rows_of", "scaled", "subtract", "typed", "unpack",
+    "widen",
 ]  # fmt: skip
 
 Bytes = Union[bytes, bytearray, memoryview]
@@ -31,6 +32,8 @@ _SPREAD = b"\0" + b"\xff" * 255  # flag byte -> all bits of the byte
 _CHEAP = 16  # bytes of lanes times values up to which tests by lanes beat a look-up of every value
 _BIG = sys.byteorder == "big"
 _LETTERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_SIGNED = {1: "b", 2: "h", 4: "i", 8: "q"}
+_MASK64 = (1 << 64) - 1
 
 
 def typed(letter: str, data: Bytes) -> Any:
@@ -79,9 +82,9 @@ def _rows(data: Bytes) -> list[bytes]:
     return [bytes(view[at : at + _ROW]) for at in range(0, len(view), _ROW)]
 
 
-def unpack(data: Bytes, width: int) -> bytes:
-    """The values of whole packed blocks, in containers of ``container(width)`` bits."""
-    bits = container(width)
+def unpack(data: Bytes, width: int, bits: int = 0) -> bytes:
+    """The values of whole packed blocks, in containers of ``bits`` (0: ``container(width)``)."""
+    bits = bits or container(width)
     if width == bits:
         return bytes(data)
     rows = _rows(data)
@@ -102,9 +105,9 @@ def unpack(data: Bytes, width: int) -> bytes:
     return b"".join(out)
 
 
-def pack(values: Bytes, width: int) -> bytes:
-    """Whole blocks of values below ``2**width``, in containers of ``container(width)`` bits, as packed blocks."""
-    bits = container(width)
+def pack(values: Bytes, width: int, bits: int = 0) -> bytes:
+    """Whole blocks of values below ``2**width``, in containers of ``bits`` (0: ``container(width)``), packed."""
+    bits = bits or container(width)
     if width == bits:
         return bytes(values)
     rows = _rows(values)
@@ -171,6 +174,65 @@ def add(data: Bytes, size: int, value: int) -> bytes:
 def subtract(data: Bytes, size: int, value: int) -> bytes:
     """``value`` taken from every lane, modulo the lane."""
     return add(data, size, -value)
+
+
+def scaled(data: Bytes, size: int, wanted: int, step: int, base: int) -> bytes:
+    """``base + step * lane`` for unsigned lanes, in ``wanted`` bytes each, modulo those; ``step`` is positive."""
+    if step == 1:
+        return add(widen(data, size, wanted), wanted, base)
+    items = lanes(size, data)
+    line = range(base, base + step * (1 << 8 * size), step)  # indexing it multiplies and adds at C speed
+    found = map(line.__getitem__, items)
+    most = (1 << 8 * wanted) - 1
+    try:
+        return as_bytes(array(_SIGNED[wanted] if base < 0 else _LETTERS[wanted], found))
+    except OverflowError:
+        return as_bytes(array(_LETTERS[wanted], [line[item] & most for item in items]))
+
+
+def lines(codes: Bytes, size: int, given: Sequence[tuple[int, int, int]], step: int) -> bytes:
+    """SLOPE's values as 64-bit lanes, a line (base, whole, fraction) a block (``docs/format.md``, *Slopes*)."""
+    items = lanes(size, codes)
+    parts = []
+    for block, (base, whole, fraction) in enumerate(given):
+        rise = (whole << 32) + fraction
+        rest = items[block * BLOCK : (block + 1) * BLOCK]
+        if rise:
+            rest = [(run >> 32) + code for run, code in zip(range(0, BLOCK * rise, rise), rest)]
+        try:
+            if step == 1:
+                made = array("q", [base + value for value in rest])
+            else:
+                made = array("q", [base + step * value for value in rest])
+        except OverflowError:  # it wraps
+            made = array("Q", [base + step * value & _MASK64 for value in rest])
+        parts.append(as_bytes(made))
+    return b"".join(parts)
+
+
+def decimals(data: Bytes, size: int, step: int, base: int, up: float, down: float) -> Any:
+    """The doubles of DEC's codes (``docs/format.md``, *Decimals*); ``up`` 0: divided by ``down``. Makes a new array."""
+    items = lanes(size, data)
+    whole: Any = items
+    if step != 1 or base:
+        whole = map(range(base, base + step * (1 << 8 * size), step).__getitem__, items)
+    if not up:
+        return array("d", [value / down for value in whole])
+    return array("d", [value * up * down for value in whole])
+
+
+def put(data: Bytes, size: int, rows: Sequence[int], values: Bytes) -> bytes:
+    """The lanes with those of ``values`` in the places ``rows``."""
+    items: Any = bytearray(data) if size == 1 else typed(_LETTERS[size], data)
+    for row, value in zip(rows, lanes(size, values)):
+        items[row] = value
+    return bytes(items) if size == 1 else as_bytes(items)
+
+
+def repeat(data: Bytes, size: int, times: Sequence[int]) -> bytes:
+    """Each lane as often as ``times`` says."""
+    whole = bytes(data)
+    return b"".join([whole[i * size : (i + 1) * size] * count for i, count in enumerate(times)])
 
 
 def keep(data: Bytes, size: int, flags: bytes) -> bytes:

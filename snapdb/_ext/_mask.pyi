@@ -40,6 +40,12 @@ def test(mask: Mask, row: int) -> bool:
 def from_ids(rows: Any, size: int) -> bytearray:
     """A bitmap over ``size`` rows of the rows in a u32 buffer; IndexError for one outside."""
 
+def pick(mask: Mask, rows: Any) -> bytearray:
+    """The bits of a mask at the rows in a u32 buffer, as a bitmap over these; IndexError for one outside."""
+
+def scatter(target: bytearray, rows: Any, bits: Mask) -> None:
+    """Set the rows in a u32 buffer to the bits of a bitmap over these, all others stay; IndexError for one outside."""
+
 def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, memoryview]:
     """Group numbers of pairs: (codes, first) for two u32 code buffers as ``Chunk.group`` gives them, numbered in order of first row; 0xFFFFFFFF in ``a`` stays."""
 

@@ -12,7 +12,7 @@ from ._values cimport Memory
 
 __all__ = [
     "and_into", "andnot_into", "any_set", "combine", "count", "empty", "from_ids", "full", "ids", "last", "or_into",
-    "set_bit", "simd_level", "test",
+    "pick", "scatter", "set_bit", "simd_level", "test",
 ]
 
 include "_buffers.pxi"
@@ -203,6 +203,66 @@ def from_ids(rows, Py_ssize_t size):
     finally:
         PyBuffer_Release(&held)
     return mask
+
+
+cdef int inside(const uint32_t* listed, Py_ssize_t count, Py_ssize_t bits) except -1:
+    """IndexError for a row past a mask."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        if listed[i] >= bits:
+            raise IndexError(f"row {listed[i]} is outside a mask of {bits} rows")
+    return 0
+
+
+def pick(mask, rows):
+    """The bits of a mask at the rows in a u32 buffer, as a bitmap over these; IndexError for one outside."""
+    cdef Py_buffer held, listed
+    cdef bytearray found
+    cdef uint8_t* into
+    cdef const uint8_t* bits
+    cdef uint32_t row
+    cdef Py_ssize_t i
+    take_bytes(mask, &held)
+    try:
+        take_u32(rows, &listed)
+        try:
+            inside(<const uint32_t*>listed.buf, listed.len >> 2, held.len << 3)
+            found = empty(listed.len >> 2)
+            into = <uint8_t*>PyByteArray_AS_STRING(found)
+            bits = <const uint8_t*>held.buf
+            for i in range(listed.len >> 2):
+                row = (<const uint32_t*>listed.buf)[i]
+                into[i >> 3] |= (bits[row >> 3] >> (row & 7) & 1) << (i & 7)
+        finally:
+            PyBuffer_Release(&listed)
+    finally:
+        PyBuffer_Release(&held)
+    return found
+
+
+def scatter(bytearray target not None, rows, bits):
+    """Set the rows in a u32 buffer to the bits of a bitmap over these, all others stay; IndexError for one outside."""
+    cdef Py_buffer held, listed
+    cdef uint8_t* into
+    cdef const uint8_t* given
+    cdef uint32_t row
+    cdef Py_ssize_t i
+    take_bytes(bits, &held)
+    try:
+        take_u32(rows, &listed)
+        try:
+            if held.len != mask_size(listed.len >> 2):
+                raise ValueError(f"a mask over {listed.len >> 2} rows has {mask_size(listed.len >> 2)} bytes, got {held.len}")
+            inside(<const uint32_t*>listed.buf, listed.len >> 2, len(target) << 3)
+            into = <uint8_t*>PyByteArray_AS_STRING(target)
+            given = <const uint8_t*>held.buf
+            for i in range(listed.len >> 2):
+                row = (<const uint32_t*>listed.buf)[i]
+                into[row >> 3] = (into[row >> 3] & ~(1 << (row & 7))) | ((given[i >> 3] >> (i & 7) & 1) << (row & 7))
+        finally:
+            PyBuffer_Release(&listed)
+    finally:
+        PyBuffer_Release(&held)
 
 
 cdef int pair_up(SnapdbGroups* groups, bint direct, const uint32_t* a, uint64_t groups_a, const uint32_t* b, uint64_t groups_b,

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ._bits_py import raw, u32
+from ._bits_py import checked, raw, u32
 from ._common import UNSELECTED
 from ._mask_py import Mask, any_set, check_counts, empty, full, last, set_bit, simd_level, test
 from ._mask_py import count as _count
 
 __all__ = [
     "and_into", "andnot_into", "any_set", "combine", "count", "empty", "from_ids", "full", "ids", "last", "or_into",
-    "set_bit", "simd_level", "test",
+    "pick", "scatter", "set_bit", "simd_level", "test",
 ]  # fmt: skip
 
 _DIRECT = 8  # keys below this many times the rows are numbered through a table instead of a sort
@@ -88,6 +88,33 @@ def from_ids(rows: Any, size: int) -> bytearray:
             raise IndexError(f"row {worst} is outside a mask of {size} rows")
         flags[listed] = True
     return bytearray(np.packbits(flags, bitorder="little").tobytes())
+
+
+def _inside(listed: Any, rows: int) -> None:
+    if len(listed) and int(listed.max()) >= rows:
+        raise IndexError(f"row {int(listed[listed >= rows][0])} is outside a mask of {rows} rows")
+
+
+def pick(mask: Mask, rows: Any) -> bytearray:
+    """The bits of a mask at the rows in a u32 buffer, as a bitmap over these; IndexError for one outside."""
+    held, listed = as_array(mask), array32(rows)
+    _inside(listed, len(held) << 3)
+    found = empty(len(listed))
+    flags = held[listed >> 3] >> (listed & 7).astype(np.uint8) & 1
+    packed = np.packbits(flags, bitorder="little")
+    found[: len(packed)] = packed.tobytes()
+    return found
+
+
+def scatter(target: bytearray, rows: Any, bits: Mask) -> None:
+    """Set the rows in a u32 buffer to the bits of a bitmap over these, all others stay; IndexError for one outside."""
+    listed = array32(rows)
+    given = np.frombuffer(checked(bits, len(listed)), np.uint8) if len(listed) else as_array(checked(bits, 0))
+    _inside(listed, len(target) << 3)
+    if len(listed):
+        flags = np.unpackbits(as_array(target), bitorder="little")
+        flags[listed] = np.unpackbits(given, count=len(listed), bitorder="little")
+        target[:] = np.packbits(flags, bitorder="little").tobytes()
 
 
 def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, memoryview]:

@@ -9,12 +9,12 @@ from array import array
 from itertools import compress
 from typing import Any, Union
 
-from ._bits_py import bitmap, popcount, raw, rows_of, to_mask, u32
+from ._bits_py import bitmap, checked, flags_of, popcount, raw, rows_of, to_mask, u32
 from ._common import UNSELECTED, mask_bytes
 
 __all__ = [
     "and_into", "andnot_into", "any_set", "combine", "count", "empty", "from_ids", "full", "ids", "last", "or_into",
-    "set_bit", "simd_level", "test",
+    "pick", "scatter", "set_bit", "simd_level", "test",
 ]  # fmt: skip
 
 Mask = Union[bytes, bytearray, memoryview]
@@ -74,7 +74,8 @@ def count(mask: Mask) -> int:
 
 def any_set(mask: Mask) -> bool:
     """Whether any row is selected."""
-    return int.from_bytes(raw(mask), "little") != 0
+    view = raw(mask)
+    return bytes(view) != bytes(view.nbytes)
 
 
 def ids(mask: Mask, skip: int = 0, limit: int = -1) -> memoryview:
@@ -116,6 +117,31 @@ def from_ids(rows: Any, size: int) -> bytearray:
     for row in listed:
         flags[row] = 1
     return to_mask(bitmap(bytes(flags)), size)
+
+
+def _inside(listed: list[int], rows: int) -> None:
+    worst = next((row for row in listed if row >= rows), None) if listed and max(listed) >= rows else None
+    if worst is not None:
+        raise IndexError(f"row {worst} is outside a mask of {rows} rows")
+
+
+def pick(mask: Mask, rows: Any) -> bytearray:
+    """The bits of a mask at the rows in a u32 buffer, as a bitmap over these; IndexError for one outside."""
+    view, listed = raw(mask), u32(rows).tolist()
+    _inside(listed, view.nbytes << 3)
+    return to_mask(bitmap(bytes([view[row >> 3] >> (row & 7) & 1 for row in listed])), len(listed))
+
+
+def scatter(target: bytearray, rows: Any, bits: Mask) -> None:
+    """Set the rows in a u32 buffer to the bits of a bitmap over these, all others stay; IndexError for one outside."""
+    listed = u32(rows).tolist()
+    given = int.from_bytes(checked(bits, len(listed)), "little")
+    _inside(listed, len(target) << 3)
+    for row, flag in zip(listed, flags_of(given & ((1 << len(listed)) - 1), len(listed))):
+        if flag:
+            target[row >> 3] |= 1 << (row & 7)
+        else:
+            target[row >> 3] &= ~(1 << (row & 7))
 
 
 def combine(a: Any, groups_a: int, b: Any, groups_b: int) -> tuple[memoryview, memoryview]:

@@ -330,7 +330,7 @@ class FileTable:
         image = memoryview(data).tobytes()
         with self._lock:
             first = group * self.group_slabs
-            if any(number in self._slabs for number in range(first, first + self.group_slabs)):
+            if not self._slabs.keys().isdisjoint(range(first, first + self.group_slabs)):
                 raise ValueError(f"slab group {group} is here already")
             self._check_header(group, image)
             self._slabs.update(self._read_group(group, image))
@@ -351,8 +351,10 @@ class FileTable:
     def _read_group(self, group: int, image: bytes) -> dict[int, Slab]:
         blocks, end = self._blocks, self._blocks.head
         slabs: dict[int, Slab] = {}
-        for i in range(blocks.slabs):
-            place, live, heap_size = _ENTRY.unpack_from(image, _HEADER.size + i * _ENTRY.size)
+        entries = image[_HEADER.size : _HEADER.size + blocks.slabs * _ENTRY.size]
+        for i, (place, live, heap_size) in enumerate(_ENTRY.iter_unpack(entries)):
+            if not (place or live or heap_size):
+                continue  # most of them where slabs are small
             number, what = group * blocks.slabs + i, None
             if place:
                 size = blocks.size + heap_size

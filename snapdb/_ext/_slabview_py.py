@@ -46,13 +46,26 @@ class SlabView:
         return slabs
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[Optional[Slab], int, int]]:
-        """The slabs of positions ``start..stop`` with the rows wanted of each."""
+        """The slabs of positions ``start..stop`` with the rows wanted of each; None with the positions that lie between
+        two slabs and have none.
+        """
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"positions {start}..{stop} are outside 0..{self.rows}")
         slabs, size = self._held_slabs(), self._slab_rows
-        for number in range(start // size, -(-stop // size)):
-            low = number * size
-            yield slabs.get(number), max(start - low, 0), min(stop - low, size)
+        numbers: Sequence[int] = range(start // size, -(-stop // size))
+        if len(slabs) < len(numbers):  # mostly gaps: those are not looked at one by one
+            numbers = sorted([number for number in list(slabs) if number in numbers])
+        at = start
+        for number in numbers:
+            slab = slabs.get(number)
+            if slab is not None:
+                low = number * size
+                if at < low:
+                    yield None, at, low
+                at = min(stop, low + size)
+                yield slab, max(start - low, 0), at - low
+        if at < stop:
+            yield None, at, stop
 
     def _block(self, start: int, stop: int) -> bytes:
         """The records of positions ``start..stop``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import index as as_index
+from operator import itemgetter
 from struct import Struct
 from typing import Any, Callable, Optional
 
@@ -172,11 +173,13 @@ class RowPort:
         """Append checked values; None where the row has to wait for its turn."""
         while True:
             with self._lock:
-                if may_wait and (self.paused or self._is_full()):
+                if may_wait and self.paused:
                     return None
                 log = self._log if logged else None
                 tails = self._tails()
                 if tails is not None:
+                    if may_wait and tails and tails[0].rows >= self.limit:
+                        return None
                     idx = self._put(tails, values) if log is None else self._record(log, tails, values)
                     full = bool(tails) and tails[0].rows >= self.limit
                     break
@@ -188,11 +191,6 @@ class RowPort:
             if log is not None:
                 log.after()
         return idx
-
-    def _is_full(self) -> bool:
-        open_part = self._parts[0][-1] if self._parts and self._parts[0] else None
-        tail = open_part[1] if isinstance(open_part, tuple) else None
-        return tail is not None and bool(tail.rows >= self.limit)
 
     def _tails(self) -> Optional[list[ColumnBuffer]]:
         """The tails of the open segment; None where it is not read yet."""
@@ -213,7 +211,14 @@ class RowPort:
         idx, count = self.rows, tails[0].rows if tails else 0
         try:
             for tail, value in zip(tails, values):
-                tail.append(value)
+                if value is None or tail._null_rows is not None:
+                    tail.append(value)
+                    continue
+                try:  # what append() does, without the call
+                    tail._items.append(value)
+                    tail.rows += 1
+                except BufferError:
+                    tail.append(value)
         except MemoryError:
             if not tails or tails[0].rows == count:
                 raise  # nothing is done
@@ -256,11 +261,9 @@ class RowPort:
     def amend(self, idx: int, values: Any) -> None:
         """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx): no such row."""
         pairs = [(as_index(column), value) for column, value in values]
+        place = as_index(idx)
+        segment, row = place >> _SHIFT, place & _MASK
         for _ in range(_TRIES + 1):
-            place = self._live(idx)
-            if place < 0:
-                raise KeyError(idx)
-            segment, row = place >> _SHIFT, place & _MASK
             with self._lock:
                 unread = self._unread([0] if self._parts else [], segment)
                 if not unread:
@@ -314,6 +317,26 @@ class RowPort:
 
     def get(self, idx: int) -> Optional[dict[str, Any]]:
         """The live row as a dict of logical values, None where there is none. TypeError for what is not an integer."""
+        if idx.__class__ is not int:
+            return self._get(idx)
+        segment, row = idx >> _SHIFT, idx & _MASK
+        try:
+            current, sealed, fetchers, at = self._readers[segment]
+        except KeyError:
+            return self._get(idx)
+        if row < sealed and idx < self.rows:
+            # a sealed row of a segment that was read before: few steps, the same questions as below
+            with self._lock:
+                try:
+                    if self._deleted[segment] is None and not any(self._overlays):
+                        if list(map(at, self._parts)) == current:
+                            return {name: fetch(row) for name, fetch in fetchers}
+                except IndexError:
+                    pass
+        return self._get(idx)
+
+    def _get(self, idx: int) -> Optional[dict[str, Any]]:
+        """``get``, of any row."""
         for _ in range(_TRIES + 1):
             place = self._live(idx)
             if place < 0:
@@ -339,8 +362,8 @@ class RowPort:
                 if any(part is not None and not isinstance(part, tuple) for part in current):
                     raise _Unread
                 return None
-            cached = self._readers[segment] = (current, *self._reader(current))
-        _, sealed, fetchers = cached
+            cached = self._readers[segment] = (current, *self._reader(current), itemgetter(segment))
+        _, sealed, fetchers, _ = cached
         if row < sealed:
             found = {name: fetch(row) for name, fetch in fetchers}
         else:
@@ -360,9 +383,7 @@ class RowPort:
         chunks = [part[0] for part in parts]
         if any(chunk is None for chunk in chunks):
             return 0, []
-        for chunk in chunks:
-            chunk.fetch(0)  # the first call puts a faster reader in the method's place
-        return min(chunk.rows for chunk in chunks), [(name, c.fetch) for name, c in zip(self._names, chunks)]
+        return min(chunk.rows for chunk in chunks), [(name, c._row_reader()) for name, c in zip(self._names, chunks)]
 
     def _overlaid(self, segment: int) -> list[tuple[str, int, dict[int, Any]]]:
         """(name, dtype code, overlays) of the columns with an updated row in this segment."""

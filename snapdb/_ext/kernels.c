@@ -1,7 +1,16 @@
-/* The SIMD levels, the choice among them, and the scalar loops. See kernels.h. */
+/* The SIMD levels, the choice among them, and the scalar loops. See kernels.h.
+ *
+ * The module around them is compiled with -O2. clang vectorises with it all the same; for gcc this comes first, as it holds
+ * for what follows.
+ */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3")
+#endif
+
 #include "kernels.h"
 
 #include <Python.h> /* only for the raw allocator, which needs no GIL and which tracemalloc sees */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +24,18 @@
 #define ONCE
 #endif
 #endif
+
+#if defined(__GNUC__)
+#define PREFETCH(at) __builtin_prefetch(at)
+#elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+#define PREFETCH(at) _mm_prefetch((const char *)(at), _MM_HINT_T0)
+#else
+#define PREFETCH(at) ((void)(at))
+#endif
+
+/* 1.5 * 2**52: added to a float below 2**51 it leaves the nearest integer, half to even, in the low bits */
+#define SHIFTED 6755399441055744.0
+#define SHIFTED_BITS 0x4338000000000000u
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -53,22 +74,81 @@ static inline int lowest_bit(uint64_t x) { /* x is not 0 */
 #endif
 }
 
+/* whether all rows of a block are selected */
+static inline int all_set(const uint64_t *selected) {
+    uint64_t all = ~(uint64_t)0;
+    for (int w = 0; selected && w < SNAPDB_BLOCK / 64; w++) all &= selected[w];
+    return all == ~(uint64_t)0;
+}
+
+static inline int bit_length(uint64_t x) {
+#if defined(__GNUC__)
+    return x ? 64 - __builtin_clzll(x) : 0;
+#else
+    int bits = 0;
+    for (int half = 32; half; half >>= 1)
+        if (x >> half) {
+            bits += half;
+            x >>= half;
+        }
+    return bits + (int)x;
+#endif
+}
+
+static inline double double_of(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, 8);
+    return value;
+}
+
+static inline float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline uint64_t bits_of_f64(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, 8);
+    return bits;
+}
+
+static inline uint32_t bits_of_f32(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
 static inline uint64_t load64(const uint8_t *at) {
     uint64_t x;
     memcpy(&x, at, 8);
     return x;
 }
 
+#ifndef SNAPDB_BITMAPS_ONLY
+/* the bit of each row of a word, as vectors have no numbers of their lanes */
+#define BITS_8(U, at) (U)1 << (at), (U)2 << (at), (U)4 << (at), (U)8 << (at), (U)16 << (at), (U)32 << (at), (U)64 << (at), (U)128 << (at)
+static const uint32_t BIT_uint32_t[32] = {BITS_8(uint32_t, 0), BITS_8(uint32_t, 8), BITS_8(uint32_t, 16), BITS_8(uint32_t, 24)};
+static const uint64_t BIT_uint64_t[64] = {
+    BITS_8(uint64_t, 0),  BITS_8(uint64_t, 8),  BITS_8(uint64_t, 16), BITS_8(uint64_t, 24),
+    BITS_8(uint64_t, 32), BITS_8(uint64_t, 40), BITS_8(uint64_t, 48), BITS_8(uint64_t, 56),
+};
+#undef BITS_8
+#endif
+
 /* -- levels ---------------------------------------------------------------------------------------------------------- */
 
 #define LEVEL base
+#define WIDE 0
 #define POPCOUNT bit_count
 #include "kernels.inc"
 #undef LEVEL
+#undef WIDE
 #undef POPCOUNT
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SNAPDB_X86 1
+#define WIDE 1
 #define POPCOUNT (uint64_t)__builtin_popcountll
 
 #if defined(__clang__)
@@ -97,6 +177,7 @@ static inline uint64_t load64(const uint8_t *at) {
 #pragma GCC pop_options
 #endif
 #undef POPCOUNT
+#undef WIDE
 
 #include <cpuid.h>
 
@@ -248,6 +329,105 @@ uint64_t snapdb_packed_at(const uint8_t *packed, int W, int T, size_t row) {
     uint64_t x = container_at(block, T, word) >> s;
     if (s + W > T) x |= container_at(block, T, word + lanes) << (T - s);
     return x & ones(W);
+}
+
+void snapdb_widths(const void *codes, int T, const uint64_t *valid, uint32_t *histogram65) {
+    for (size_t i = 0; i < SNAPDB_BLOCK; i++) {
+        if (valid && !((valid[i >> 6] >> (i & 63)) & 1)) continue;
+        histogram65[bit_length(container_at((const uint8_t *)codes, T, i))]++;
+    }
+}
+
+#define PATCH(U) \
+    for (size_t i = 0; i < n; i++) ((U *)codes)[rows[i] & (SNAPDB_BLOCK - 1)] = ((const U *)exceptions)[i];
+
+void snapdb_patch(void *codes, int T, const uint16_t *rows, const void *exceptions, size_t n) {
+    switch (T) {
+        case 8: PATCH(uint8_t) break;
+        case 16: PATCH(uint16_t) break;
+        case 32: PATCH(uint32_t) break;
+        default: PATCH(uint64_t)
+    }
+}
+
+#define RUNS(U)                                                                              \
+    for (size_t at = 0; at < SNAPDB_BLOCK; run++) {                                          \
+        const U code = ((const U *)run_codes)[run];                                          \
+        size_t stop = (size_t)last[run] + 1 - row;                                           \
+        if (stop > SNAPDB_BLOCK) stop = SNAPDB_BLOCK;                                        \
+        for (; at < stop; at++) ((U *)codes)[at] = code;                                     \
+    }
+
+void snapdb_runs(void *codes, int T, const uint16_t *last, const void *run_codes, size_t run, size_t row) {
+    switch (T) {
+        case 8: RUNS(uint8_t) break;
+        case 16: RUNS(uint16_t) break;
+        case 32: RUNS(uint32_t) break;
+        default: RUNS(uint64_t)
+    }
+}
+
+/* `add` with `slot` for each row; whole blocks of live rows need no look at the bits */
+#define TALLY(C, add)                                                                        \
+    if (all_live) {                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                     \
+            const size_t slot = (size_t)((const C *)codes)[i] * 4 + (i & 3);                 \
+            add;                                                                             \
+        }                                                                                    \
+    } else {                                                                                 \
+        for (size_t i = 0; i < n; i++) {                                                     \
+            const uint32_t is = (uint32_t)(live[i >> 6] >> (i & 63)) & 1;                    \
+            const size_t slot = (size_t)(is ? ((const C *)codes)[i] : none) * 4 + (i & 3);   \
+            add;                                                                             \
+        }                                                                                    \
+    }
+#define TALLIES(add)                                  \
+    const int all_live = !live || (n == SNAPDB_BLOCK && all_set(live)); \
+    if (T == 8) {                                     \
+        TALLY(uint8_t, add)                           \
+    } else if (T == 16) {                             \
+        TALLY(uint16_t, add)                          \
+    } else {                                          \
+        TALLY(uint32_t, add)                          \
+    }
+
+void snapdb_tally(const void *codes, int T, const uint64_t *live, size_t n, uint32_t none, uint32_t *counts4) {
+    TALLIES(counts4[slot]++)
+}
+
+void snapdb_tally_floats(const void *codes, int T, const uint64_t *live, size_t n, uint32_t none, const void *values, int item,
+                         double *sums4) {
+    if (item == 4) {
+        TALLIES(sums4[slot] += ((const float *)values)[i])
+    } else {
+        TALLIES(sums4[slot] += ((const double *)values)[i])
+    }
+}
+
+#define ADD(V)                                        \
+    {                                                 \
+        TALLIES(lo4[slot] += ((const V *)values)[i])  \
+        break;                                        \
+    }
+#define ADD_HALVES(V)                                                                         \
+    {                                                                                         \
+        TALLIES(lo4[slot] += (int64_t)((uint64_t)((const V *)values)[i] & 0xffffffffu);       \
+                hi4[slot] += (int64_t)(((const V *)values)[i] >> 32))                         \
+        break;                                                                                \
+    }
+
+void snapdb_tally_ints(const void *codes, int T, const uint64_t *live, size_t n, uint32_t none, const void *values, int width,
+                       int is_signed, int64_t *lo4, int64_t *hi4) {
+    switch (width * 2 + (is_signed != 0)) {
+        case 16: ADD(uint8_t)
+        case 17: ADD(int8_t)
+        case 32: ADD(uint16_t)
+        case 33: ADD(int16_t)
+        case 64: ADD(uint32_t)
+        case 65: ADD(int32_t)
+        case 128: ADD_HALVES(uint64_t)
+        default: ADD_HALVES(int64_t)
+    }
 }
 
 void snapdb_count_slots(const uint32_t *slots, size_t n, uint32_t *counts) {
@@ -551,13 +731,6 @@ static uint32_t null_group(SnapdbGroups *g, uint32_t row, int *problem) {
         if (g->strings && g->null_group != SNAPDB_NONE) memset(&g->entries[g->null_group], 0, sizeof(SnapdbEntry));
     }
     return g->null_group;
-}
-
-/* whether all rows of a block are selected */
-static inline int all_set(const uint64_t *selected) {
-    uint64_t all = ~(uint64_t)0;
-    for (int w = 0; selected && w < SNAPDB_BLOCK / 64; w++) all &= selected[w];
-    return all == ~(uint64_t)0;
 }
 
 /* `group_of` numbers row + i; whole words of plain selected rows take the short loop */

@@ -48,8 +48,26 @@ typedef struct {
     /* the sum of a block of floats: 32 lanes from +0.0, folded by halves */
     double (*sum_f32)(const void *values);
     double (*sum_f64)(const void *values);
+    /* as if the rows whose bit is not set were +0.0 */
+    double (*sum_f32_where)(const void *values, const uint64_t *bits);
+    double (*sum_f64_where)(const void *values, const uint64_t *bits);
     /* a block of values modulo the target width, plus a constant: [from][to] */
     void (*convert[4][4])(const void *values, uint64_t add, void *out);
+    /* the sum of a packed block that is never unpacked; only where W + log2(T) <= T, so that no lane overflows */
+    uint64_t (*sum_packed)(const void *packed, int W, int T);
+    /* a block of T-bit values: out = v * mul + add modulo 2**64 */
+    void (*scale[4])(const void *values, uint64_t mul, uint64_t add, uint64_t *out);
+    /* a block of SLOPE, modulo 2**64: base + step * (r * whole + (r * fraction >> 32) + code); fraction below 2**32 */
+    void (*line)(const uint64_t *codes, uint64_t base, uint64_t step, uint64_t whole, uint64_t fraction, uint64_t *out);
+    /* and what is left of it: v - first - r * whole - (r * fraction >> 32) */
+    void (*residual)(const uint64_t *values, uint64_t first, uint64_t whole, uint64_t fraction, uint64_t *out);
+    /* a block of decimals d (two's complement, |d| <= 2**51) as floats: d / up, or (d * up) * down */
+    void (*decimals)(const uint64_t *d, double up, double down, int divide, double *out);
+    /* the other way: d = rint(v * power); odd[i] = 1 where d / power is not v again, bit for bit, or too large; how many */
+    int (*decimal_codes)(const double *values, double power, int64_t *d, uint8_t *odd);
+    int (*decimal_codes_f32)(const float *values, double power, int64_t *d, uint8_t *odd);
+    /* how many of n values differ from the one before */
+    uint64_t (*changes[4])(const void *values, size_t n);
     /* whether every one of n - 1 differences is step, modulo the width */
     int (*steady[4])(const void *values, size_t n, uint64_t step);
     /* target[i] = bytes[i] and codes[i] < groups ? codes[i] : groups, n <= 1,024; whether every code is a group or none */
@@ -86,6 +104,22 @@ SNAPDB_LOCAL void snapdb_lookup(const void *codes, int T, const void *table, int
 SNAPDB_LOCAL void snapdb_fill(void *out, int item, uint64_t value);
 /* One W-bit value of packed blocks. */
 SNAPDB_LOCAL uint64_t snapdb_packed_at(const uint8_t *packed, int W, int T, size_t row);
+
+/* histogram[bits] += 1 for the bit length (0 to 64) of each code of a block that valid (NULL: all) selects. */
+SNAPDB_LOCAL void snapdb_widths(const void *codes, int T, const uint64_t *valid, uint32_t *histogram65);
+/* Put n exceptions into a block of codes: rows of the chunk, all in this block. */
+SNAPDB_LOCAL void snapdb_patch(void *codes, int T, const uint16_t *rows, const void *exceptions, size_t n);
+/* A block of codes that starts at a row of the chunk, from runs: each one's last row and code; `run` has the first row. */
+SNAPDB_LOCAL void snapdb_runs(void *codes, int T, const uint16_t *last, const void *run_codes, size_t run, size_t row);
+
+/* A block grouped by its codes, four accumulators to a code (row mod 4); rows that are not live (NULL: all are) go to the
+ * code `none`. n <= 1,024. */
+SNAPDB_LOCAL void snapdb_tally(const void *codes, int T, const uint64_t *live, size_t n, uint32_t none, uint32_t *counts4);
+SNAPDB_LOCAL void snapdb_tally_floats(const void *codes, int T, const uint64_t *live, size_t n, uint32_t none, const void *values,
+                                      int item, double *sums4);
+/* integers of `width` bits; 64 bits: the lower and upper halves apart, else hi4 stays as it is */
+SNAPDB_LOCAL void snapdb_tally_ints(const void *codes, int T, const uint64_t *live, size_t n, uint32_t none, const void *values,
+                                    int width, int is_signed, int64_t *lo4, int64_t *hi4);
 
 /* Per-slot accumulators, four to a slot (row mod 4); slots are the result of SnapdbKernels.slots. */
 SNAPDB_LOCAL void snapdb_count_slots(const uint32_t *slots, size_t n, uint32_t *counts);
