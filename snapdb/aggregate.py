@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ._ext._common import NAN, UNSELECTED, logical
 from .errors import AggregateError, UnknownColumnError, ValueTypeError, shorten
-from .scan import Selector, View, selected, submask
+from .scan import Selector, View, filter_of, segment_mask, selected, submask
 
 if TYPE_CHECKING:
-    from ._ext import Chunk
     from .dtypes import DType
     from .schema import Schema
 
@@ -97,35 +96,93 @@ def _answers(view: View, j: int, k: int, mask: Any, zone_answers: bool) -> Itera
         start += size
 
 
-def _sum(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> Any:
-    total: Any = 0.0 if view.schema.columns[j].type.is_float else 0
-    zero = total
-    for k, mask in selected(view, where):
-        part: Any = zero
-        for zone, chunk, _, chosen in _answers(view, j, k, mask, zone_answers):
+class _Reduction:
+    """One aggregate of one column, segment by segment: many at a call where that can be, else one by its chunks."""
+
+    def __init__(self, view: View, j: int, where: Optional[Selector], zone_answers: bool, start: Any) -> None:
+        self.total = start
+        self.view = view
+        self.j = j
+        self.zone_answers = zone_answers
+        self._where = where
+        self._sweep, self.conditions = filter_of(view, where)
+
+    def run(self) -> Any:
+        """The aggregate over all segments."""
+        k, stop = 0, self.view.segments()
+        while k < stop:
+            if self._sweep is not None:
+                k = self.sweep(self._sweep, k)
+                if k == stop:
+                    break
+            for _, mask in segment_mask(self.view, self._where, k):
+                self.segment(_answers(self.view, self.j, k, mask, self.zone_answers))
+            k += 1
+        return self.total
+
+    def sweep(self, sweep: Any, k: int) -> int:
+        """Add what the segments from k on give, as far as they can be done at a call; the next segment."""
+        raise NotImplementedError
+
+    def segment(self, answers: Iterable[tuple[Any, Any, int, Any]]) -> None:
+        """Add one segment."""
+        raise NotImplementedError
+
+
+class _Sum(_Reduction):
+    def sweep(self, sweep: Any, k: int) -> int:
+        self.total, k = sweep.sum(self.conditions, self.j, k, self.total, self.zone_answers)
+        return k
+
+    def segment(self, answers: Iterable[tuple[Any, Any, int, Any]]) -> None:
+        part: Any = 0.0 if isinstance(self.total, float) else 0
+        for zone, chunk, _, chosen in answers:
             part = zone.total if zone is not None else chunk.sum(chosen, part)
-        total += part
-    return total
+        self.total += part
+
+
+class _Count(_Reduction):
+    def sweep(self, sweep: Any, k: int) -> int:
+        found, k = sweep.values(self.conditions, self.j, k, self.zone_answers)
+        self.total += found
+        return k
+
+    def segment(self, answers: Iterable[tuple[Any, Any, int, Any]]) -> None:
+        for zone, chunk, size, chosen in answers:
+            self.total += size - zone.nulls if zone is not None else chunk.count(chosen)
+
+
+class _Bounds(_Reduction):
+    def sweep(self, sweep: Any, k: int) -> int:
+        found, k = sweep.bounds(self.conditions, self.j, k, self.zone_answers)
+        for bounds in found:
+            self._widen(bounds)
+        return k
+
+    def segment(self, answers: Iterable[tuple[Any, Any, int, Any]]) -> None:
+        for zone, chunk, _, chosen in answers:
+            if zone is None:
+                self._widen(chunk.bounds(chosen))
+            else:
+                self._widen(None if zone.lo is None else (zone.lo, zone.hi))
+
+    def _widen(self, found: Any) -> None:
+        if found is not None:
+            lo, hi = self.total
+            self.total = _better(lo, found[0], False), _better(hi, found[1], True)
+
+
+def _sum(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> Any:
+    return _Sum(view, j, where, zone_answers, 0.0 if view.schema.columns[j].type.is_float else 0).run()
 
 
 def _count(view: View, j: int, where: Optional[Selector], zone_answers: bool) -> int:
-    total = 0
-    for k, mask in selected(view, where):
-        for zone, chunk, size, chosen in _answers(view, j, k, mask, zone_answers):
-            total += size - zone.nulls if zone is not None else chunk.count(chosen)
+    total: int = _Count(view, j, where, zone_answers, 0).run()
     return total
 
 
 def _bound(view: View, j: int, where: Optional[Selector], greatest: bool, zone_answers: bool) -> Any:
-    best: Any = None
-    for k, mask in selected(view, where):
-        for zone, chunk, _, chosen in _answers(view, j, k, mask, zone_answers):
-            if zone is not None:
-                found: Any = None if zone.lo is None else (zone.lo, zone.hi)
-            else:
-                found = chunk.bounds(chosen)
-            if found is not None:
-                best = _better(best, found[greatest], greatest)
+    best = _Bounds(view, j, where, zone_answers, (None, None)).run()[greatest]
     code = view.schema.columns[j].type.code
     return _canonical(best) if isinstance(best, float) else logical(code, best)
 
@@ -155,6 +212,7 @@ class GroupPlan:
         self.values = values
         self.tuple_keys = tuple_keys
         self.named = named
+        self.columns = [*keys, *[j for j, _, _ in values]]
 
 
 def group_plan(schema: Schema, key_column: Any, value_column: Any, agg: Any) -> GroupPlan:
@@ -196,14 +254,36 @@ def group_by(view: View, plan: GroupPlan, where: Optional[Selector]) -> dict[Any
     groups: dict[Any, int] = {}
     needed = _accumulators(plan)
     for k, mask in selected(view, where):
-        codes, first = _segment_groups(view, plan, k, mask)
-        if len(first) == 0:
-            continue
+        first, answers = _segment_answers(view, plan, list(needed), k, mask)
         ids = _group_ids(view, plan, k, first, groups)
-        values = {j: view.whole(j, k) for j, _ in needed}
-        for (j, kind), state in needed.items():
-            _accumulate(state, kind, ids, len(groups), values[j], codes, len(first))
+        for (_, kind), state, answer in zip(needed, needed.values(), answers):
+            _accumulate(state, kind, ids, len(groups), answer)
     return _results(view, plan, groups, needed)
+
+
+def _segment_answers(
+    view: View, plan: GroupPlan, needed: Sequence[tuple[int, str]], k: int, mask: Any
+) -> tuple[Any, Sequence[Sequence[Any]]]:
+    """Each group's first row in one segment, and for each (column, kind) that is needed an answer a group."""
+    if len(plan.keys) == 1 and len(view.bounds(k)) == 1:
+        chunks = {j: view.chunks(j, k)[0] for j in (plan.keys[0], *(j for j, _ in needed))}
+        found: tuple[Any, Sequence[Sequence[Any]]] = chunks[plan.keys[0]].grouped(
+            mask, [(chunks[j], kind) for j, kind in needed]
+        )
+        return found
+    if len(plan.keys) == 1 and len(view.bounds(k)) == 2:
+        pairs = {j: list(view.chunks(j, k)) for j in (plan.keys[0], *(j for j, _ in needed))}
+        key, tail = pairs[plan.keys[0]]
+        if type(key) is type(tail):
+            both = key.grouped_on(
+                mask, [(pairs[j][0], kind) for j, kind in needed], tail, [pairs[j][1] for j, _ in needed]
+            )
+            if both is not None:
+                return both
+    codes, first = _segment_groups(view, plan, k, mask)
+    count = len(first)
+    values = {j: view.whole(j, k) for j, _ in needed} if count else {}
+    return first, [getattr(values[j], f"group_{kind}")(codes, count) if count else [] for j, kind in needed]
 
 
 def _segment_groups(view: View, plan: GroupPlan, k: int, mask: Any) -> tuple[Any, Any]:
@@ -271,19 +351,16 @@ def _accumulators(plan: GroupPlan) -> dict[tuple[int, str], list[Any]]:
     return needed
 
 
-def _accumulate(
-    state: list[Any], kind: str, ids: Sequence[int], groups: int, chunk: Chunk, codes: Any, count: int
-) -> None:
+def _accumulate(state: list[Any], kind: str, ids: Sequence[int], groups: int, answers: Sequence[Any]) -> None:
     """Add one segment's groups to the table's."""
     state.extend([None] * (groups - len(state)))
     if kind == "bounds":
-        for group, found in zip(ids, chunk.group_bounds(codes, count)):
+        for group, found in zip(ids, answers):
             if found is not None:
                 lo, hi = state[group] or (None, None)
                 state[group] = (_better(lo, found[0], False), _better(hi, found[1], True))
         return
-    parts: Sequence[Any] = chunk.group_sum(codes, count) if kind == "sum" else chunk.group_count(codes, count)
-    for group, part in zip(ids, parts):
+    for group, part in zip(ids, answers):
         state[group] = part if state[group] is None else state[group] + part
 
 

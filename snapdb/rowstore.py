@@ -5,7 +5,7 @@ of a segment at a time.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import repeat
@@ -428,7 +428,7 @@ class RowTable(Table):
             raise TransactionError("the table has no file")
         return self._file
 
-    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+    def changes(self, final: bool = False) -> Iterator[tuple[int, Optional[Entry]]]:
         return self._kept().changes()
 
     def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
@@ -473,7 +473,7 @@ class RowTable(Table):
 
     # -- reads -------------------------------------------------------------
 
-    def view(self, use_numpy: Optional[bool] = None) -> RowView:
+    def view(self, use_numpy: Optional[bool] = None, only: Optional[Collection[int]] = None) -> RowView:
         kernels = pick(self.kernels, use_numpy)
         with self.lock:  # a write of several rows is seen whole or not at all
             self._load()
@@ -511,7 +511,12 @@ class RowTable(Table):
         """
         rows = len(self)
         return {
-            column.name: {"encoding": "row", "bytes": column.width * rows, "bits_per_value": float(column.width * 8)}
+            column.name: {
+                "encoding": "row",
+                "encodings": {},
+                "bytes": column.width * rows,
+                "bits_per_value": float(column.width * 8),
+            }
             for column in self.schema.columns
         }
 

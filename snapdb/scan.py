@@ -10,21 +10,30 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from . import _ext
 from ._ext._common import SEGMENT, TYPECODES, Zone, mask_bytes
-from .conditions import Predicate, bind, normalize
+from ._ext._zones import judge
+from .conditions import ALIASES, Condition, Predicate, bind, normalize
 from .errors import ValidationError, ValueTypeError, shorten
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk
     from .schema import Schema
 
-__all__ = ["ALL", "Page", "Selector", "View", "Where", "WhereCallable", "make_where", "pages", "pick", "selected"]
+__all__ = [
+    "ALL", "Page", "Selector", "View", "Where", "WhereCallable", "make_where", "pages", "pick", "read_by", "selected",
+]  # fmt: skip
 
 #: the mask of every row of a segment, told by identity
 ALL = bytearray()
+#: rows whose masks are made before the first of them is used
+MANY = 16 * SEGMENT
+#: bound conditions that a schema keeps, and the longest value of one, in bytes
+KNOWN, LONG = 256, 256
+_PLAIN = frozenset((int, float, str, bytes))
 Found = Optional[bytearray]  # None: no row; ALL: every row; else a bitmap
 
 
@@ -83,6 +92,10 @@ class View:
         """The zone map of the first chunk, None where there is none."""
         return None
 
+    def sweep(self) -> Any:
+        """What scans many segments at a call (``_codecs.pyi``), None where this view has no such thing."""
+        return None
+
     def chunks(self, j: int, k: int) -> Sequence[Chunk]:
         """``pieces`` as the chunks of this view's kernels."""
         pieces = self.pieces(j, k)
@@ -113,8 +126,10 @@ class View:
 class Where:
     """Bound conditions: (column index, predicate) pairs, all of them or any of them."""
 
+    __slots__ = ("combine", "plan")
+
     def __init__(self, plan: Sequence[tuple[int, Predicate]], combine: str) -> None:
-        self.plan = tuple(plan)
+        self.plan = plan
         self.combine = combine
 
     def mask(self, view: View, k: int) -> Found:
@@ -182,24 +197,60 @@ def make_where(schema: Schema, where: Any, combine: str = "and") -> Optional[Sel
 
     Raises ConditionError (a ValueError) and UnknownColumnError before anything is read.
     """
+    plan = None
+    if type(combine) is str and combine in ("and", "or"):
+        if where is None:
+            return None
+        plan = _plan_again(schema, where) if type(where) is list else None
     if callable(where):
         normalize([], combine)
         return WhereCallable(where)
-    conditions = normalize(where, combine)
-    if not conditions:
-        return None
+    if plan is None:
+        plan = [_bound(schema, condition) for condition in normalize(where, combine)]
+    return Where(plan, combine) if plan else None
+
+
+def _bound(schema: Schema, condition: Condition) -> tuple[int, Predicate]:
+    j = schema.index(condition.column)
+    column = schema.columns[j]
+    bound = j, bind(condition, column.type, not column.not_null)
+    value = condition.value
+    if type(value) in _PLAIN and getsizeof(value) <= LONG:
+        known = schema._bound
+        if len(known) >= KNOWN:
+            known.clear()
+        known[condition.column, condition.op, type(value), value] = bound
+    return bound
+
+
+def _plan_again(schema: Schema, where: list[Any]) -> Optional[list[tuple[int, Predicate]]]:
+    """The plan of conditions that were all met before, None for others: binding takes longer than a small scan."""
+    known = schema._bound
     plan = []
-    for condition in conditions:
-        j = schema.index(condition.column)
-        column = schema.columns[j]
-        plan.append((j, bind(condition, column.type, not column.not_null)))
-    return Where(plan, combine)
+    for item in where:
+        if type(item) is not tuple or len(item) != 3:
+            return None
+        column, op, value = item
+        if type(column) is not str or type(op) is not str or type(value) not in _PLAIN:
+            return None
+        bound = known.get((column, ALIASES.get(op, op), type(value), value))
+        if bound is None:
+            return None
+        plan.append(bound)
+    return plan
+
+
+def read_by(where: Optional[Selector], *columns: int) -> Optional[Sequence[int]]:
+    """The columns that these conditions read, and ``columns``; None: any, as a callable sees whole rows."""
+    if where is None:
+        return columns
+    return None if type(where) is not Where else [*columns, *[j for j, _ in where.plan]]
 
 
 def _column_mask(view: View, j: int, k: int, predicate: Predicate) -> Found:
     """The rows of one segment that match one predicate: zone map first, then the chunks."""
     bounds = view.bounds(k)
-    verdicts = [_judge(view.zone(j, k) if p == 0 else None, predicate) for p in range(len(bounds))]
+    verdicts = [judge(view.zone(j, k) if p == 0 else None, *predicate) for p in range(len(bounds))]
     if all(verdict is False for verdict in verdicts):
         return None
     if all(verdict is True for verdict in verdicts):
@@ -238,79 +289,63 @@ def _chunk_mask(
     return found
 
 
-def _judge(zone: Optional[Zone], predicate: Predicate) -> Optional[bool]:
-    """What a zone map alone says: True every row, False none, None it takes a look."""
-    if zone is None:
-        return None
-    kind = predicate.kind
-    if kind == "never":
-        return _all_unless_null(zone) if predicate.negate else False
-    if kind == "null":
-        return False if zone.nulls == 0 else None
-    if kind == "not_null":
-        return _all_unless_null(zone)
-    if zone.lo is None:
-        return False if zone.nans == 0 else None  # nothing but nulls matches nothing; an update may have brought a NaN
-    if kind == "in":
-        values = predicate.values
-        outside = not values or _below(zone, values[0], False) or _above(zone, values[-1], False)
-        return (_all_unless_null(zone) if predicate.negate else False) if outside else None
-    lo: Any = predicate.lo
-    hi: Any = predicate.hi
-    if (hi is not None and _above(zone, hi, predicate.hi_open)) or (
-        lo is not None and _below(zone, lo, predicate.lo_open)
-    ):
-        return _all_unless_null(zone) if predicate.negate else False
-    if zone.nulls == 0 and zone.nans == 0 and _within(zone, predicate):
-        return not predicate.negate
-    return None
+def filter_of(view: View, where: Optional[Selector]) -> tuple[Any, Any]:
+    """The view's sweep and the conditions in its terms; (None, None) where it has none or they are a callable."""
+    if where is not None and type(where) is not Where:
+        return None, None
+    sweep = view.sweep()
+    if sweep is None or where is None:
+        return sweep, None
+    return sweep, view.kernels.codecs.Filter([(j, *predicate) for j, predicate in where.plan], where.combine == "or")
 
 
-def _all_unless_null(zone: Zone) -> Optional[bool]:
-    return True if zone.nulls == 0 else None
+def selected(view: View, where: Optional[Selector], most: int = MANY) -> Iterator[tuple[int, Optional[bytearray]]]:
+    """(segment, bitmap of its live matching rows) for the segments that may have one; None: every position.
 
-
-def _above(zone: Any, hi: Any, is_open: bool) -> bool:
-    """Whether every value of the zone is above ``hi``."""
-    return bool(zone.lo > hi or (is_open and zone.lo >= hi))
-
-
-def _below(zone: Any, lo: Any, is_open: bool) -> bool:
-    """Whether every value of the zone is below ``lo``; a zone without an upper bound never is."""
-    return zone.hi is not None and bool(zone.hi < lo or (is_open and zone.hi <= lo))
-
-
-def _within(zone: Any, predicate: Any) -> bool:
-    lo, hi = predicate.lo, predicate.hi
-    if lo is not None and not (zone.lo > lo or (zone.lo == lo and not predicate.lo_open)):
-        return False
-    if hi is None:
-        return True
-    return zone.hi is not None and bool(zone.hi < hi or (zone.hi == hi and not predicate.hi_open))
-
-
-def selected(view: View, where: Optional[Selector]) -> Iterator[tuple[int, Optional[bytearray]]]:
-    """(segment, bitmap of its live matching rows) for the segments that may have one; None: every position."""
-    for k in range(view.segments()):
-        if view.dead(k):
-            continue
-        mask = view.live(k)
-        if where is not None:
-            found = where.mask(view, k)
-            if found is None:
+    Many segments are looked at before the first is given, unless ``most`` rows are found: who needs few, says so.
+    """
+    sweep, conditions = filter_of(view, where)
+    k, count = 0, view.segments()
+    while k < count:
+        if sweep is not None:
+            found, k = sweep.masks(conditions, k, min(most, MANY))
+            yield from found
+            if k == count or found:
                 continue
-            if found is not ALL:
-                if mask is not None:
-                    view.kernels.mask.and_into(found, mask)
-                mask = found
-        yield k, mask
+        yield from segment_mask(view, where, k)
+        k += 1
+
+
+def segment_mask(view: View, where: Optional[Selector], k: int) -> list[tuple[int, Optional[bytearray]]]:
+    """(k, bitmap of segment k's live matching rows) where there may be one: the path that does every segment."""
+    if view.dead(k):
+        return []
+    mask = view.live(k)
+    if where is not None:
+        found = where.mask(view, k)
+        if found is None:
+            return []
+        if found is not ALL:
+            if mask is not None:
+                view.kernels.mask.and_into(found, mask)
+            mask = found
+    return [(k, mask)]
 
 
 def count(view: View, where: Optional[Selector]) -> int:
     """Live rows that match."""
-    total = 0
-    for k, mask in selected(view, where):
-        total += view.size(k) if mask is None else view.kernels.mask.count(mask)
+    sweep, conditions = filter_of(view, where)
+    total = k = 0
+    stop = view.segments()
+    while k < stop:
+        if sweep is not None:
+            found, k = sweep.count(conditions, k)
+            total += found
+            if k == stop:
+                break
+        for _, mask in segment_mask(view, where, k):
+            total += view.size(k) if mask is None else view.kernels.mask.count(mask)
+        k += 1
     return total
 
 
@@ -382,7 +417,7 @@ def pages(view: View, where: Optional[Selector], skip: int = 0, limit: int = -1)
     """Pages of the live matching rows in id order, after ``skip`` of them, at most ``limit`` (-1: all)."""
     if limit == 0:
         return
-    for k, mask in selected(view, where):
+    for k, mask in selected(view, where, MANY if limit < 0 else skip + limit):
         found = view.size(k) if mask is None else view.kernels.mask.count(mask)
         if skip >= found:
             skip -= found

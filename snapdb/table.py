@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from .schema import Schema
     from .step import Call
 
-__all__ = ["Change", "Staged", "Table"]
+__all__ = ["COUNT_HINT", "Change", "Staged", "Table"]
+
+#: for who asks to count ``*``
+COUNT_HINT = "to count rows use len(db) or count_where([])"
 
 
 class Staged(NamedTuple):
@@ -58,8 +61,10 @@ class Table:
 
     # -- what an engine provides -------------------------------------------
 
-    def view(self, use_numpy: Optional[bool] = None) -> scan.View:
-        """The table as of now. ImportError where NumPy is asked for and missing."""
+    def view(self, use_numpy: Optional[bool] = None, only: Optional[Collection[int]] = None) -> scan.View:
+        """The table as of now; ``only``: who asks reads these columns and no others. ImportError where NumPy is asked
+        for and missing.
+        """
         raise NotImplementedError
 
     def get(self, idx: int) -> Optional[dict[str, Any]]:
@@ -162,9 +167,10 @@ class Table:
         """The counters that a file keeps, ready for JSON: ``rows``, ``live`` and the engine's own."""
         raise NotImplementedError
 
-    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+    def changes(self, final: bool = False) -> Iterator[tuple[int, Optional[Entry]]]:
         """The entries that have changed since they were last ``saved``, ascending by key, made one at a time; None: the
-        key is gone. Pieces that have not changed are references. Nobody writes meanwhile.
+        key is gone. Pieces that have not changed are references. Nobody writes meanwhile. ``final``: no row will be
+        added to them, so they may be as short as they can be.
         """
         raise NotImplementedError
 
@@ -375,24 +381,24 @@ class Table:
     def count_where(self, conditions: Any, combine: str = "and", use_numpy: Optional[bool] = None) -> int:
         """How many rows meet the conditions."""
         selector = scan.make_where(self.schema, conditions, combine)
-        with self.view(use_numpy) as view:
+        with self.view(use_numpy, scan.read_by(selector)) as view:
             return scan.count(view, selector)
 
     def aggregate(self, column_name: str, agg: str = "sum", where: Any = None, use_numpy: Optional[bool] = None) -> Any:
         """``sum min max avg count`` of one column over the rows that match; over no values sum and count are 0,
         others None.
         """
-        j = column_index(self.schema, column_name, "to count rows use len(db) or count_where([])")
+        j = column_index(self.schema, column_name, COUNT_HINT)
         check_aggregate(column_name, self.schema.columns[j].type, agg)
         selector = scan.make_where(self.schema, where)
-        with self.view(use_numpy) as view:
+        with self.view(use_numpy, scan.read_by(selector, j)) as view:
             return aggregate(view, j, agg, selector, self.zone_answers)
 
     def group_by(self, key_column: Any, value_column: Any, agg: str = "count", where: Any = None) -> dict[Any, Any]:
         """Aggregates per group, in order of each group's first row; see ``docs/values.md`` for null and NaN keys."""
         plan = group_plan(self.schema, key_column, value_column, agg)
         selector = scan.make_where(self.schema, where)
-        with self.view() as view:
+        with self.view(None, scan.read_by(selector, *plan.columns)) as view:
             return group_by(view, plan, selector)
 
     def select_column(self, column_name: str) -> list[Any]:
