@@ -14,17 +14,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from . import _ext
-from ._ext._common import BLOCK, BOOL, CODEC_NAMES, DATE, DATETIME, RAW, SEGMENT, TAIL, TYPECODES, Zone, logical
+from ._ext._common import BLOCK, BOOL, CODEC_NAMES, DATE, DATETIME, RAW, RUNS, SEGMENT, TAIL, TYPECODES, Zone, logical
+from .columnar_patch import piece_chunks
 from .dtypes import make_coerce, make_refuse
 from .errors import ProgrammingError
 from .hints import Hints
+from .kept import Kept
 from .schema import ColumnDef
 from .step import Call, assign, carry_out
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk, ColumnBuffer
 
-__all__ = ["Column", "ColumnImage", "export_numpy", "numpy_dtype", "piece_chunks"]
+__all__ = ["Column", "ColumnImage", "export_numpy", "numpy_dtype"]
 
 #: a segment is sealed anew after updates of one in so many of its rows (2 %), and of no fewer than the second number
 RESEAL_SHARE, RESEAL_LEAST = 50, 64
@@ -100,12 +102,13 @@ class Column:
         self.zones: list[Optional[Zone]] = [None]
         self.overlays: dict[int, dict[int, Any]] = {}
         self.updates: dict[int, int] = {}  # segment -> updates since it was sealed, those of one row counted each time
-        self._shared: set[int] = set()  # segments whose overlay an image has too
+        self.shared: set[int] = set()  # segments whose overlay an image has too
         self._is_owned = False
         spec = (self.name, self.type.code, self.type.limit, not definition.not_null)
         self._codec = kernels.values.RowCodec([spec], make_coerce([definition]), make_refuse([definition]))
         self._flat: Optional[tuple[Any, memoryview]] = None
-        self._changes = 0
+        self.changes = 0  # one more with every write
+        self.kept = Kept()  # aggregates of the table's rows
 
     # -- state, shared with the table --------------------------------------
 
@@ -268,7 +271,8 @@ class Column:
             found += [partial(self.updates.pop, k) for k in self.updates if k >= staged.k]
             if staged.overlay:
                 found.append(assign(self.overlays, staged.k, staged.overlay))
-        return found + self.forgetting_flat()
+        # the table never has fewer segments by this, so all but the open one are what they were
+        return found + (self.forgetting(staged.k) if staged.k + 1 == len(self.parts) else self.forgetting())
 
     def _covering(self, k: int, apart: Optional[dict[int, Any]]) -> list[Call]:
         """The calls that overlay the rows that the next parts of segment k have no values of, while it still has its
@@ -280,9 +284,12 @@ class Column:
         wide: list[Call] = [] if zone is None else [assign(self.zones, k, zone._replace(exact=False, total=None))]
         return [*wide, assign(self.overlays, k, {**self.overlays.get(k, {}), **apart})]
 
-    def forgetting_flat(self) -> list[Call]:
-        """Drop the flat copy: it is of the rows before this write (who holds it keeps it)."""
-        return [partial(setattr, self, "_changes", self._changes + 1), partial(setattr, self, "_flat", None)]
+    def forgetting(self, k: Optional[int] = None) -> list[Call]:
+        """Drop what was made of the rows before this write: the flat copy (who holds it keeps it), and of aggregates
+        what is known of segment k (None: of all).
+        """
+        known = self.kept.forgetting(k)
+        return [partial(setattr, self, "changes", self.changes + 1), partial(setattr, self, "_flat", None), *known]
 
     def overlaying(self, k: int, overlay: Optional[dict[int, Any]], updates: Optional[int] = None) -> list[Call]:
         """The calls that make ``overlay`` the updates of segment k, for one step; ``updates`` counts those of one row
@@ -296,7 +303,7 @@ class Column:
 
     def image(self) -> ColumnImage:
         """The column as it is now. Overlays are the column's own again when ``own`` was called."""
-        self._shared.update(self.overlays)
+        self.shared.update(self.overlays)
         _, tail = self.part(len(self.parts) - 1)
         hints = self.hints.copy()
         return ColumnImage(
@@ -317,8 +324,8 @@ class Column:
             partial(self.overlays.update, image.overlays),
             partial(setattr, self, "updates", dict(image.updates)),
             partial(setattr, self, "hints", image.hints.copy()),
-            partial(setattr, self, "_shared", set(image.overlays)),
-            *self.forgetting_flat(),
+            partial(setattr, self, "shared", set(image.overlays)),
+            *self.forgetting(),
         ]
 
     def adopting(
@@ -333,17 +340,17 @@ class Column:
             partial(self.overlays.update, overlays),
             partial(setattr, self, "updates", {k: len(found) for k, found in overlays.items()}),
             partial(setattr, self, "hints", hints),
-            partial(setattr, self, "_shared", set()),
-            *self.forgetting_flat(),
+            partial(setattr, self, "shared", set()),
+            *self.forgetting(),
         ]
 
     def own(self, k: int) -> None:
         """Have the updates of segment k to oneself, before one is added."""
-        if k in self._shared:
+        if k in self.shared:
             overlay = self.overlay_copy(k)
             if overlay is not None:
                 self.overlays[k] = overlay
-            self._shared.discard(k)
+            self.shared.discard(k)
 
     def overlay_copy(self, k: int) -> Optional[dict[int, Any]]:
         """The updates of segment k as they are now, None where there are none."""
@@ -356,20 +363,29 @@ class Column:
             self.overlays.pop(k, None)
         else:
             self.overlays[k] = overlay
+        carry_out((), self.forgetting(k))
 
     def widen(self, k: int, row: int, value: Any) -> None:
         """Make zone map and hints true of ``value`` too, before row ``row`` of segment k is overlaid with it."""
         zone = self.zones[k]
         if zone is not None:
-            self.zones[k] = _widened(zone, value)
-        if self.hints.alive:
+            lo: Any = zone[0]
+            hi: Any = zone[1]
+            # within bounds that were given up already: nothing to do; NaN lies within none
+            if zone[2] or zone[5] is not None or value is None or lo is None or hi is None or not lo <= value <= hi:
+                self.zones[k] = _widened(zone, value)
+        if self.hints.given and self.hints.alive:
             self._look()
             at = k * SEGMENT + row
             before = self._physical(at - 1) if at else None
             after = self._physical(at + 1) if at + 1 < len(self) else None
             self.hints.changed(value, before, after, at + 1 == len(self))
         self.updates[k] = self.updates.get(k, 0) + 1
-        carry_out((), self.forgetting_flat())
+        self.changes += 1
+        self._flat = None
+        kept = self.kept
+        if kept.closed or kept.parts:
+            kept.forget(k)
 
     def wants_reseal(self, k: int, times: int = 1) -> bool:
         """Whether segment k had so many updates, or ``times`` as many, that it should be sealed anew."""
@@ -413,7 +429,7 @@ class Column:
         """The calls that give back the space of a segment without a live row, for one step."""
         gone: list[Call] = [assign(self.parts, k, None), assign(self.zones, k, None)]
         forgotten: list[Call] = [partial(self.overlays.pop, k, None), partial(self.updates.pop, k, None)]
-        return [*gone, *forgotten, *self.forgetting_flat()]
+        return [*gone, *forgotten, *self.forgetting(k)]
 
     def release(self, gone: Any, count: int) -> None:
         """Let go of every row: so many segments are ``gone``."""
@@ -421,8 +437,9 @@ class Column:
         self.zones[:] = [None] * count
         self.overlays.clear()
         self.updates.clear()
-        self._shared.clear()
+        self.shared.clear()
         self._flat = None
+        self.kept = Kept()
 
     # -- sequence ----------------------------------------------------------
 
@@ -581,7 +598,18 @@ class Column:
             if part is None or part[0] is not None or part[1].rows
         ]
 
+    def encodings_read(self) -> dict[str, int]:
+        """How many segments have each encoding, of those whose values are in memory; tails alone count as raw."""
+        counts: dict[str, int] = {}
+        for chunk, tail in (part for part in self.parts if type(part) is tuple):
+            if chunk is not None or tail.rows:
+                name = self._raw_name() if chunk is None else self._codec_name(chunk)
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
     def _codec_name(self, chunk: Chunk) -> str:
+        if chunk.layout == RUNS:
+            return "rle"
         return self._raw_name() if chunk.codec == RAW else CODEC_NAMES[chunk.codec]
 
     def _raw_name(self) -> str:
@@ -622,7 +650,7 @@ class Column:
             raise TypeError(f"column {self.name!r} is {self.dtype}: it has no contiguous buffer, use to_numpy()")
         if self.hint is not None:
             raise TypeError(f"column {self.name!r} is {self.hint}-encoded by a hint: it has no contiguous buffer")
-        version = (len(self), self._changes, changes)
+        version = (len(self), self.changes, changes)
         if self._flat is not None and self._flat[0] == version:
             return self._flat[1]
         view: memoryview = self._decoded(version[0], deleted)
@@ -738,33 +766,3 @@ def _widened_all(zone: Any, overlay: Optional[dict[int, Any]]) -> Any:
         zone = _widened(zone, value)
     nulls, nans = zone.nulls + len(overlay) - len(known), zone.nans + len(known) - len(values)
     return zone._replace(exact=False, nulls=nulls, nans=nans, total=None)
-
-
-def piece_chunks(column: Column, part: Any, overlay: Optional[dict[int, Any]], size: Optional[int]) -> list[Any]:
-    """The chunks of one segment with its updates applied; ``size`` rows where given (a view of the past)."""
-    if part is None:
-        blank = column.new_buffer()
-        for _ in range(SEGMENT):
-            blank.append(None)
-        return [column.kernels.codecs.Chunk.view(blank)]
-    sealed, tail = part
-    view = column.kernels.codecs.Chunk.view
-    base = 0 if sealed is None else sealed.rows
-    chunks = []
-    if sealed is not None:
-        chunks.append(view(_patched(sealed.decode(), overlay, 0)) if _touches(overlay, 0, base) else sealed)
-    rows = 0 if tail is None else (tail.rows if size is None else size - base)
-    if rows:
-        chunk = view(tail, 0, rows)
-        chunks.append(view(_patched(chunk.decode(), overlay, base)) if _touches(overlay, base, base + rows) else chunk)
-    return chunks
-
-
-def _touches(overlay: Optional[dict[int, Any]], start: int, stop: int) -> bool:
-    return bool(overlay) and any(start <= row < stop for row in overlay or ())
-
-
-def _patched(buffer: Any, overlay: Optional[dict[int, Any]], start: int) -> Any:
-    stop = start + buffer.rows
-    buffer.patch({row - start: value for row, value in (overlay or {}).items() if start <= row < stop})
-    return buffer

@@ -7,7 +7,7 @@ rows) is replaced or copied, so a view needs only references to see the table as
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Callable, Optional, Union
@@ -18,22 +18,24 @@ from . import columnar_check as check
 from . import columnar_image as images
 from ._ext._common import BLOCK, SEGMENT, TAIL
 from .absent import Absent
-from .column import BLANK_SHARE, OVERDUE, Column, export_numpy
+from .aggregate import aggregate, check_aggregate, column_index
+from .column import BLANK_SHARE, OVERDUE, RESEAL_LEAST, RESEAL_SHARE, Column, export_numpy
 from .column import Staged as ColumnStaged
 from .columnar_base import ColumnarBase
 from .columnar_file import Record, all_deleted, halves, pieces_of
 from .columnar_image import ColumnarImage
 from .columnar_undo import Undo
-from .columnar_view import ColumnarView
+from .columnar_view import ColumnarView, swept_sum
 from .differing import Difference, Stored
 from .errors import ClosedError, CorruptionError, DurabilityError, InternalError
 from .hints import Hints
 from .pieces import Bulk, Entry, Source
-from .scan import live_buffers, name_list, pick
+from .scan import live_buffers, make_where, name_list, pick, read_by
 from .schema import ColumnDef, Schema
 from .segments import SegmentFile, Unread, counters
 from .step import Call, Half, assign, calls, carry_out, insist, run
-from .table import Change, Staged
+from .summary import answer
+from .table import COUNT_HINT, Change, Staged
 
 __all__ = ["Column", "ColumnarTable", "ColumnarView"]
 
@@ -90,7 +92,7 @@ class ColumnarTable(ColumnarBase):
         self.columns: dict[str, Column] = {column.name: column for column in self.column_list}
         self.deleted = [None]
         self.deleted_rows = 0
-        self._deletions = 0
+        self.deletions = 0
         self._has_resealed = False  # since the last checkpoint of a table in a file
         self._blanked: dict[int, int] = {}  # segment -> its deleted rows when it was last sealed without their values
         self._file: Optional[SegmentFile] = None
@@ -226,7 +228,39 @@ class ColumnarTable(ColumnarBase):
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into a live row; KeyError where there is none."""
         with self.lock:
-            self.apply([self.plan_update(idx, row)])
+            if self._file is not None or self._undo is not None:
+                self.apply([self.plan_update(idx, row)])
+                return
+            if not self.contains(idx):
+                raise self.missing(idx)
+            values = self.codec.encode_partial(row)
+            # reading the row may have run code that deleted this one: what follows looks again
+            if len(values) == 1 or self.kernels.name == "c":  # nothing comes between what is set
+                self._overlay(idx, values)
+            else:
+                self.apply([Change(idx, values)])
+
+    def _overlay(self, idx: int, values: Sequence[tuple[int, Any]]) -> None:
+        """``apply`` of one change, where nobody takes note of it."""
+        k, row = idx >> 16, idx & (SEGMENT - 1)
+        most = 0
+        for j, value in values:
+            column = self.column_list[j]
+            if column.shared:
+                column.own(k)
+            column.widen(k, row, value)  # before: a zone map that is too wide is still true
+            most = max(most, column.updates[k])
+        try:
+            self.port.amend(idx, values)
+        except KeyError:
+            raise self.missing(idx) from None
+        if most >= RESEAL_LEAST and most * RESEAL_SHARE > self.segment_rows(k):
+            try:
+                self._afterwards(self._reseal, [(j, k) for j, _ in values], "update")
+            except Half:
+                raise
+            except MemoryError:
+                pass  # there is none to call it, nor to say so
 
     def apply(self, changes: Iterable[Change], then: Sequence[Call] = (), first: Sequence[Call] = ()) -> None:
         with self.lock:
@@ -303,7 +337,7 @@ class ColumnarTable(ColumnarBase):
             removals = [self._removal(k, rows) for k, rows in by_segment.items()]
             counts = [
                 partial(setattr, self, "deleted_rows", self.deleted_rows + sum(gone for gone, _ in removals)),
-                partial(setattr, self, "_deletions", self._deletions + 1),
+                partial(setattr, self, "deletions", self.deletions + 1),
             ]
             self._step(first, [*[call for _, found in removals for call in found], *counts, *then])
             try:
@@ -375,7 +409,7 @@ class ColumnarTable(ColumnarBase):
             emptied: list[Call] = [
                 assign(self.deleted, slice(None), [None]),
                 partial(setattr, self, "deleted_rows", 0),
-                partial(setattr, self, "_deletions", self._deletions + 1),
+                partial(setattr, self, "deletions", self.deletions + 1),
                 *self._renumbering(len(states[0].parts)),
             ]
             self._step(first, [*emptied, *self.publication(states, buffers[0].rows, 1), *then])
@@ -450,14 +484,14 @@ class ColumnarTable(ColumnarBase):
             self._undo.keep(ks, self._file.records)
 
     def recalling(self, records: Mapping[int, Optional[Record]]) -> list[Call]:
-        forgotten: list[Call] = [partial(setattr, self, "_deletions", self._deletions + 1)]
+        forgotten: list[Call] = [partial(setattr, self, "deletions", self.deletions + 1)]
         return forgotten if self._file is None else [*forgotten, *self._file.recalling(records)]
 
     # -- images ---------------------------------------------------------------
 
     def image(self) -> ColumnarImage:
         with self.writing():
-            self._load_all()
+            self.load_all()
             columns = [column.image() for column in self.column_list]
             deleted, blanked = list(self.deleted), dict(self._blanked)
             return ColumnarImage(columns, deleted, self.deleted_rows, blanked, self.rows, self.generation)
@@ -469,7 +503,7 @@ class ColumnarTable(ColumnarBase):
             found += [
                 assign(self.deleted, slice(None), list(image.deleted)),
                 partial(setattr, self, "deleted_rows", image.deleted_rows),
-                partial(setattr, self, "_deletions", self._deletions + 1),
+                partial(setattr, self, "deletions", self.deletions + 1),
                 partial(setattr, self, "_blanked", dict(image.blanked)),
                 partial(setattr, self.port, "rows", image.rows),
                 partial(setattr, self.port, "limit", _limit(image.columns[0].parts[-1])),
@@ -526,7 +560,7 @@ class ColumnarTable(ColumnarBase):
         loaded = file.adopt(rows, live)
         closed = [Unread(file, k) for k in range(rows >> 16)]
         unknown = [None] * len(closed)
-        parts, zones, overlays, deleted = loaded.segment
+        parts, zones, overlays, deleted, _ = loaded.segment
         found = [
             call
             for at, column in enumerate(self.column_list)
@@ -538,7 +572,7 @@ class ColumnarTable(ColumnarBase):
             *found,
             assign(self.deleted, slice(None), [*unknown, deleted]),
             partial(setattr, self, "deleted_rows", rows - live),
-            partial(setattr, self, "_deletions", self._deletions + 1),
+            partial(setattr, self, "deletions", self.deletions + 1),
             partial(setattr, self, "_blanked", {}),
             partial(setattr, self, "_has_resealed", False),
             partial(setattr, self.port, "rows", rows),
@@ -562,10 +596,12 @@ class ColumnarTable(ColumnarBase):
         hints = {name: state for name, state in states.items() if state is not None}
         return {"rows": self.rows, "live": len(self), "hints": hints}
 
-    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+    def changes(self, final: bool = False) -> Iterator[tuple[int, Optional[Entry]]]:
         if self._file is not None:
             self.make_room()
-            yield from self._file.changes()
+            if final and self._file.is_behind() and self.column_list[0].part(len(self.deleted) - 1)[1].rows >= BLOCK:
+                self._fold()  # what is left of the tail fits into one block more of the chunk
+            yield from self._file.changes(final)
 
     def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
         if self._file is not None:
@@ -601,16 +637,32 @@ class ColumnarTable(ColumnarBase):
 
     # -- reads -------------------------------------------------------------
 
-    def view(self, use_numpy: Optional[bool] = None) -> ColumnarView:
+    def view(self, use_numpy: Optional[bool] = None, only: Optional[Collection[int]] = None) -> ColumnarView:
         kernels = pick(self.kernels, use_numpy)
         with self.lock:
-            self._load_all()
-            return ColumnarView(self, kernels)
+            if self._file is not None:
+                self._file.load_all()
+            return ColumnarView(self, kernels, only)
 
-    def _load_all(self) -> None:
-        """Read every entry of the file that is not read yet, and no value."""
+    def load_all(self) -> None:
         if self._file is not None:
             self._file.load_all()
+
+    def aggregate(self, column_name: str, agg: str = "sum", where: Any = None, use_numpy: Optional[bool] = None) -> Any:
+        """See ``Table.aggregate``; without a filter what is known of closed segments is kept."""
+        if use_numpy is not None:
+            return super().aggregate(column_name, agg, where, use_numpy)
+        j = column_index(self.schema, column_name, COUNT_HINT)
+        check_aggregate(column_name, self.schema.columns[j].type, agg)
+        if where is None and self.zone_answers:
+            return answer(self, j, agg)
+        selector = make_where(self.schema, where)
+        if agg == "sum":
+            found = swept_sum(self, j, selector, self.zone_answers)
+            if found is not None:
+                return found
+        with self.view(None, read_by(selector, j)) as view:
+            return aggregate(view, j, agg, selector, self.zone_answers)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         return self.items()
@@ -622,15 +674,15 @@ class ColumnarTable(ColumnarBase):
     def column_buffer(self, column_name: str) -> memoryview:
         with self.lock:
             column = self.column_list[self.schema.index(column_name)]
-            return column.flat(self._dead_bitmaps(), self._deletions)
+            return column.flat(self._dead_bitmaps(), self.deletions)
 
     def to_numpy(self, column_name: str, zero_copy: bool = False) -> Any:
         with self.lock:
             column = self.column_list[self.schema.index(column_name)]
-            return export_numpy(column, zero_copy, self._dead_bitmaps(), self._deletions)
+            return export_numpy(column, zero_copy, self._dead_bitmaps(), self.deletions)
 
     def _dead_bitmaps(self) -> list[Optional[bytearray]]:
-        self._load_all()
+        self.load_all()
         return [
             self.kernels.mask.full(SEGMENT) if part is None else deleted
             for part, deleted in zip(self.column_list[0].parts, self.deleted)
@@ -642,13 +694,21 @@ class ColumnarTable(ColumnarBase):
             return total + sum(sys.getsizeof(mask) for mask in self.deleted if mask is not None)
 
     def column_stats(self) -> dict[str, dict[str, Any]]:
-        """Per column: the encoding in use, the bytes held and bits per live row."""
+        """Per column: the encoding of most rows, how many segments have each one, bytes held, bits per live row."""
         live = max(1, len(self))
         with self.lock:
-            used = {column.name: (column.encoding, column.memory_usage()) for column in self.column_list}
+            used = {
+                column.name: (column.encoding, column.encodings_read(), column.memory_usage())
+                for column in self.column_list
+            }
         return {
-            name: {"encoding": encoding, "bytes": size, "bits_per_value": round(size * 8 / live, 3)}
-            for name, (encoding, size) in used.items()
+            name: {
+                "encoding": encoding,
+                "encodings": encodings,
+                "bytes": size,
+                "bits_per_value": round(size * 8 / live, 3),
+            }
+            for name, (encoding, encodings, size) in used.items()
         }
 
 

@@ -23,6 +23,7 @@ class ColumnarBase(Table):
     codes: list[int]  # of the columns' types
     deleted: list[Optional[bytearray]]  # bitmaps of 65,536 rows, never changed in place
     deleted_rows: int
+    deletions: int  # one more with every change of the bitmaps
     port: Any  # the kernel's RowPort, which counts the rows
 
     @property
@@ -56,6 +57,10 @@ class ColumnarBase(Table):
 
     def make_room(self) -> None:
         """Fold a full tail: no row may be appended past the end of the open segment."""
+        raise NotImplementedError
+
+    def load_all(self) -> None:
+        """Read every entry of the file that is not read yet, and no value."""
         raise NotImplementedError
 
     def publication(self, states: list[Staged], rows: int, known: int) -> list[Call]:

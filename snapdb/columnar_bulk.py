@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._ext._common import SEGMENT
 from .column import Staged as ColumnStaged
 from .columnar_file import Segment, pieces_of
+from .columnar_pack import packed_open
 from .errors import InternalError
 from .pieces import Bulk, Entry
 from .segments import Draft, recorded
@@ -39,7 +40,10 @@ def prepare(table: ColumnarBase, staged: Staged) -> Bulk:
         for at in range(len(states[0].parts)):
             rows = min(SEGMENT, first + staged.rows - (k + at) * SEGMENT)
             if rows > 0:
-                entry, tokens = pieces_of(table.kernels, table.codes, _segment(table, states, at), None, {})
+                segment = _segment(table, states, at)
+                if rows < SEGMENT:
+                    segment = packed_open(table, segment)
+                entry, tokens = pieces_of(table.kernels, table.codes, segment, None, {})
                 drafts[k + at] = (rows, tokens)
                 entries.append((k + at, entry))
         return Bulk(first, staged.rows, entries, _Prepared(states, drafts))

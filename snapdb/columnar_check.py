@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ._ext._common import SEGMENT, Zone
-from .column import piece_chunks
+from .columnar_patch import piece_chunks
 from .errors import CorruptionError
 
 if TYPE_CHECKING:

@@ -11,7 +11,16 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ._ext._common import BLOCK, SEGMENT
-from .columnar_file import DELETED, Sorted, bitmap_from, overlay_parts, sort_pieces, tail_from
+from .columnar_file import (
+    DELETED,
+    Sorted,
+    bitmap_from,
+    is_packed,
+    overlay_parts,
+    packed_tail,
+    sort_pieces,
+    tail_from,
+)
 from .differing import Difference, differing_rows, is_same, rows_of
 from .segments import SegmentFile, counters
 
@@ -120,9 +129,18 @@ class _Half(NamedTuple):
             values.append(buffer.physical(at))
         return _Overlay(updated, values)
 
+    def is_packed(self) -> bool:
+        """Whether the rows behind the sealed ones are in the chunks."""
+        return is_packed(self.found, self.base, self.size, self.deleted)
+
     def tail(self, j: int) -> Any:
         """The rows of a column behind the sealed ones."""
         side = self.side
+        if self.is_packed():
+            file, refs = side.file, self.found.chunk(j)
+            chunk = file.whole(file.columns[j], self.k, self.base, refs)
+            with file.damage(self.k, file.columns[j], refs[0]):
+                return packed_tail(chunk, self.base, self.size)
         with side.file.damage(self.k, side.file.columns[j]):
             pieces = [(start, side.source.read(ref)) for start, ref in self.found.tail(j)]
             return tail_from(side.kernels, side.codes[j], pieces, self.base, self.size, self.deleted)
@@ -130,6 +148,8 @@ class _Half(NamedTuple):
     def tail_piece(self, j: int, start: int, ref: Optional[Ref]) -> Any:
         """One piece of the tail."""
         side = self.side
+        if ref is None and self.is_packed() and not start:
+            return self.tail(j)
         with side.file.damage(self.k, side.file.columns[j], ref):
             if ref is None:
                 raise ValueError(f"the tail has no rows from {start} on, and they are not deleted")
@@ -190,6 +210,12 @@ class _Pair:
         one, other = self._one, self._other
         pieces = dict(other.found.tail(j))
         found: dict[int, tuple[Any, Any]] = {}
+        if one.is_packed() != other.is_packed():
+            a, b = one.tail(j), other.tail(j)
+            rows = min(a.rows, b.rows)
+            for row in differing_rows(_first(a, rows), _first(b, rows)):
+                found[one.base + row] = (a.physical(row), b.physical(row))
+            return found
         for start, ref in one.found.tail(j):
             its = pieces.get(start)
             if its is None or its == ref:  # where one has none no row of it is live

@@ -6,6 +6,7 @@ What is read back is not trusted: whatever does not fit raises ValueError, which
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
@@ -13,12 +14,13 @@ from ._ext._common import BLOCK, DATE, DATETIME, FLOATS, HEADER, LIMITS, SEGMENT
 from .pieces import Entry, Piece, Ref
 
 if TYPE_CHECKING:
-    from ._ext import Backend, ColumnBuffer
+    from ._ext import Backend, Chunk, ColumnBuffer
 
 __all__ = [
-    "DELETED", "OVERLAY", "SEALED", "TAIL_ROWS", "Place", "Record", "Segment", "Sorted", "all_deleted", "bitmap_from",
-    "blank_rows", "check_parts", "check_times", "halves", "overlay_bytes", "overlay_from", "overlay_parts", "pieces_of",
-    "placed", "sort_pieces", "tail_from", "tokens_of", "zone_bytes", "zone_from",
+    "DELETED", "OVERLAY", "SEALED", "TAIL_ROWS", "TIMES", "Packed", "Place", "Record", "Segment", "Sorted",
+    "all_deleted", "base_of", "bitmap_from", "blank_rows", "check_parts", "check_times", "halves", "is_packed",
+    "overlay_bytes", "overlay_from", "overlay_parts", "packed_tail", "pieces_of", "place_of", "placed", "sort_pieces",
+    "tail_from", "tokens_of", "zone_bytes", "zone_from",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -36,7 +38,7 @@ _START = struct.Struct("<I")
 _COUNT = struct.Struct("<II")
 _TOTAL_BYTES, _TOTAL_AT = struct.Struct("<Q"), 64  # where a chunk's header says how long it is
 #: what Python's date and datetime can be, as physical values
-_TIMES = {DATE: (-719_162, 2_932_896), DATETIME: (-62_135_596_800_000_000, 253_402_300_799_999_999)}
+TIMES = {DATE: (-719_162, 2_932_896), DATETIME: (-62_135_596_800_000_000, 253_402_300_799_999_999)}
 
 #: A chunk that takes the place of one of as many rows is written in parts of so many bytes (an extent of 32 pages with
 #: its header) or, where it is large, in so many parts: they fit into whatever room there is.
@@ -53,13 +55,21 @@ Place = tuple[int, int]
 
 class Segment(NamedTuple):
     """One segment as it is in memory, one item a column. A part is a tuple, or a ``Sealed`` that is not read yet; see
-    ``halves``.
+    ``halves``. ``packed``: see ``docs/format.md``, the packed tail.
     """
 
     parts: list[Any]
     zones: list[Optional[Zone]]
     overlays: list[Optional[dict[int, Any]]]
     deleted: Optional[bytearray]
+    packed: Optional[list[Any]] = None  # chunks to be written in place of the open segment's chunks and tails
+
+
+class Packed(NamedTuple):
+    """Stands for a tail that is in the chunk: ``rows`` rows behind the ``base`` first ones."""
+
+    base: int
+    rows: int
 
 
 class Record(NamedTuple):
@@ -166,8 +176,8 @@ def _check_bounds(zone: Zone, code: int) -> None:
 
 def check_times(code: int, bounds: Optional[Iterable[Any]]) -> None:
     """ValueError where a date or datetime (as physical value) is none that Python has."""
-    if code in _TIMES and bounds is not None:
-        least, most = _TIMES[code]
+    if code in TIMES and bounds is not None:
+        least, most = TIMES[code]
         if not all(least <= value <= most for value in bounds):
             raise ValueError("a date lies outside the years 1 to 9999")
 
@@ -212,7 +222,7 @@ def overlay_parts(kernels: Backend, code: int, data: Any, size: int) -> tuple[tu
 
 
 def _check_buffer(buffer: ColumnBuffer) -> None:
-    if buffer.code in _TIMES and buffer.rows:
+    if buffer.code in TIMES and buffer.rows:
         data: Any = buffer.data
         check_times(buffer.code, (min(data), max(data)))
 
@@ -288,10 +298,20 @@ def pieces_of(
     """
     tokens: dict[Place, Any] = {}
     pieces: list[Piece] = []
+    same: set[int] = set()  # columns whose chunk is where it was
     for place, token in tokens_of(segment).items():
         held = None if record is None else record.places.get(place)
         known = held is not None and _is_same(place, token, held[0], fresh)
+        kind, j = place[0] >> _SHIFT, place[0] & _NUMBER
+        if kind == TAIL_ROWS and (segment.packed is not None or type(held and held[0]) is Packed):
+            known = known and len(same) == len(codes)  # in all chunks or in none
+            if segment.packed is not None or known:  # it is in the chunk
+                tokens[place] = Packed(*token)
+                continue
         refs = _refs(record, place) if known else getattr(token, "refs", [])  # not read yet: it is where it is
+        if kind == SEALED:
+            refs = refs if segment.packed is None else []
+            same.update([j] if refs else [])
         rows = None if known else _few_updates(codes, segment, record, place, fresh)
         if rows is not None:
             overlay: Any = segment.overlays[place[0] & _NUMBER]
@@ -355,6 +375,25 @@ def _in_parts(data: Any, token: Any, held: Any) -> list[Any]:
     return [view[start : start + size] for start in range(0, view.nbytes, size)]
 
 
+def is_packed(found: Sorted, base: int, size: int, deleted: Optional[bytearray]) -> bool:
+    """Whether the tail of an open segment must be in its chunks: it has rows that somebody can read, and no piece."""
+    if not 0 < base < size or any(found.tails):
+        return False
+    return not all_deleted(deleted, base, size - base)
+
+
+def base_of(chunk: Chunk, base: int) -> Chunk:
+    """A chunk's first rows, without the block of a packed tail."""
+    return chunk if chunk.rows == base else chunk.part(0, base // BLOCK)
+
+
+def packed_tail(chunk: Chunk, base: int, size: int) -> ColumnBuffer:
+    """The rows ``base`` to ``size`` of a segment whose tail is in its chunk."""
+    if not base < size <= chunk.rows:
+        raise ValueError(f"the tail has no rows from {base} on, and they are not deleted")
+    return chunk.gather(array("I", range(base, size)))
+
+
 def check_parts(first: Any, refs: Sequence[Ref]) -> None:
     """Before the parts of a chunk are read and joined: ValueError where they cannot be those of the chunk whose first
     one is ``first``.
@@ -380,7 +419,7 @@ def halves(part: Any) -> tuple[Any, Any]:
 def tokens_of(segment: Segment) -> dict[Place, Any]:
     """The place of each piece of a segment, and the thing in memory that is written there."""
     tokens: dict[Place, Any] = {}
-    parts, _, overlays, deleted = segment
+    parts, _, overlays, deleted, _ = segment
     for j, part in enumerate(parts):
         sealed = halves(part)[0]
         if sealed is not None:
@@ -410,7 +449,7 @@ def _is_same(place: Place, token: Any, held: Any, fresh: Container[int]) -> bool
     if kind == TAIL_ROWS:
         return bool(token == held)
     part = getattr(held, "part", None)  # it was not read yet when that was noted
-    return token is held or (part is not None and part[0] is token)
+    return token is held or (isinstance(part, tuple) and part[0] is token)
 
 
 def _meta(codes: Sequence[int], segment: Segment, place: Place, token: Any) -> bytes:
@@ -429,8 +468,19 @@ def _data(kernels: Backend, codes: Sequence[int], segment: Segment, place: Place
         return overlay_bytes(kernels, codes[j], segment.overlays[j] or {})
     sealed, tail = halves(segment.parts[j])
     if kind == SEALED:
+        if segment.packed is not None:
+            return segment.packed[j].data
+        if not sealed.sealed:  # the first part of a chunk that has a packed tail
+            sealed, _ = kernels.codecs.encode(sealed.decode(), 0, sealed.rows)
         return sealed.data
+    if type(tail) is Packed:  # in a chunk that is not read yet
+        _, tail = segment.parts[j].resolve()
     return kernels.values.pack_column(tail, start, min(start + BLOCK, tail.rows))
+
+
+def place_of(kind: int, j: int) -> Place:
+    """Where the first piece of a kind of a column is."""
+    return kind << _SHIFT | j, 0
 
 
 def placed(pieces: Iterable[Piece]) -> Iterator[tuple[Place, Piece]]:
@@ -455,7 +505,7 @@ class Sorted(NamedTuple):
 
     def ref(self, kind: int, j: int) -> Optional[Ref]:
         """Where a piece is of which a column has one, None where there is none."""
-        return self.places.get((kind << _SHIFT | j, 0))
+        return self.places.get(place_of(kind, j))
 
     def chunk(self, j: int) -> list[Ref]:
         """Where the parts of a column's chunk are, in order."""

@@ -19,11 +19,13 @@ from .columnar_file import (
     TAIL_ROWS,
     Segment,
     all_deleted,
+    base_of,
     bitmap_from,
     blank_rows,
     check_parts,
     check_times,
     overlay_from,
+    packed_tail,
     pieces_of,
     placed,
     zone_from,
@@ -67,6 +69,7 @@ class _Segment:
         self.zones: list[Any] = [None] * len(self.codes)
         self.tails: list[dict[int, Ref]] = [{} for _ in self.codes]
         self.updates: list[dict[int, Any]] = [{} for _ in self.codes]
+        self.packed: list[Any] = [None] * len(self.codes)  # chunks that have the tail too
         self._read(entry)
 
     def _wrong(self, reason: object, column: Optional[int] = None) -> None:
@@ -120,13 +123,22 @@ class _Segment:
     def _read_sealed(self) -> None:
         """The chunks of all columns, or of none: ``sealed`` is a decoded buffer each."""
         chunks = [self._chunk(j) if refs else None for j, refs in enumerate(self.chunks)]
-        sizes = [one[0] for one in self.zones if one is not None] + [one.rows for one in chunks if one is not None]
+        said = [one[0] for one in self.zones if one is not None]
+        behind = {rows + BLOCK for rows in said if rows < SEGMENT}  # with a packed tail
+        held = [one.rows for one in chunks if one is not None]
+        longer = {rows for rows in held if rows > self.size or (rows in behind and rows not in said)}
+        sizes = said + [rows - BLOCK if rows in longer else rows for rows in held]
         self.base = base = max(set(sizes), key=sizes.count, default=0)
         if base > self.size or base % BLOCK or (base < SEGMENT) != (self.size < SEGMENT):
             raise _Whole(f"segment {self.k}: {base} sealed rows do not make a segment of {self.size}")
         self.sealed: list[Any] = []
         if not base:
             return
+        if 0 < base < SEGMENT:
+            packed = [one if one is not None and one.rows == base + BLOCK else None for one in chunks]
+            chunks = [chunk if one is None else base_of(one, base) for one, chunk in zip(packed, chunks)]
+            if base < self.size <= base + BLOCK and not any(self.tails):
+                self.packed = packed
         for j, chunk in enumerate(chunks):
             if chunk is None or chunk.rows != base or self._has_null(j, chunk.decode(), 0):
                 self._wrong("its values are not those of its sealed rows", j)
@@ -193,11 +205,14 @@ class _Segment:
 
     def _block(self, j: int, start: int, rows: int) -> Any:
         ref = self.tails[j].pop(start, None)
-        if ref is None:
+        if ref is None and self.packed[j] is None:
             return None
         code = self.codes[j]
         try:
-            buffer = self.kernels.values.unpack_column(self.source.read(ref), code)
+            if ref is None:
+                buffer = packed_tail(self.packed[j], self.base, self.size)
+            else:
+                buffer = self.kernels.values.unpack_column(self.source.read(ref), code)
             if buffer.rows != rows or self._has_null(j, buffer, self.base + start):
                 raise ValueError(f"a piece of the tail has {buffer.rows} rows from {start} on, or nulls")
             if self.table.column_list[j].type.is_temporal and buffer.rows:

@@ -72,7 +72,7 @@ class Undo:
             gone = [k for k in {*column.overlays, *column.updates} if k >= self._segments]
             found += [call for k in gone for call in column.overlaying(k, None)]
             found += [assign(column.parts, slice(None), parts), assign(column.zones, slice(None), zones)]
-            found += [partial(setattr, column, "hints", self._hints[j]), *column.forgetting_flat()]
+            found += [partial(setattr, column, "hints", self._hints[j]), *column.forgetting()]
         for k, (_, mask) in self._images.items():
             deleted[k] = mask
         found += [

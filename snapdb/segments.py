@@ -16,22 +16,31 @@ from ._ext._common import BLOCK, SEGMENT, Zone
 from .columnar_file import (
     DELETED,
     SEALED,
+    TAIL_ROWS,
+    Packed,
     Place,
     Record,
     Segment,
     Sorted,
+    _is_same,
     all_deleted,
+    base_of,
     bitmap_from,
     blank_rows,
     check_parts,
     check_times,
+    halves,
+    is_packed,
     overlay_from,
+    packed_tail,
     pieces_of,
+    place_of,
     placed,
     sort_pieces,
     tail_from,
     tokens_of,
 )
+from .columnar_pack import packed_open
 from .errors import CorruptionError, InternalError
 from .pieces import Entry, Ref, Source
 from .step import Call, assign, carry_out
@@ -45,6 +54,7 @@ __all__ = ["Draft", "Loaded", "Sealed", "SegmentFile", "Unread", "counters", "re
 #: rows of a segment that is being written, and what each piece was made from
 Draft = tuple[int, dict[Place, Any]]
 MOST_UPDATES = 1024  # rows of a column of a segment that are noted one by one
+_NUMBER = (1 << 24) - 1  # of a column in a tag
 MOST_ROWS = 1 << 40  # a header that says more is damaged: lists are made as long as it says
 
 
@@ -61,17 +71,25 @@ class Sealed:
         self._k = k
         self.rows = rows
         self.refs = refs
-        self.tail = tail  # nothing is appended to it as long as this has not been read
+        self.tail = tail  # nothing is appended to it as long as this has not been read; ``Packed``: in the chunk
         self.part: Optional[tuple[Any, Any]] = None  # once it is read
 
     def resolve(self) -> tuple[Any, Any]:
         """Read it; the table has the result in its list from then on. CorruptionError."""
         with self._file.lock:
             if self.part is None:
-                self.part = (self._file.chunk(self._column, self._k, self.rows, self.refs), self.tail)
+                self.part = self._read()
             if self.is_in_use():
                 self._column.parts[self._k] = self.part
             return self.part
+
+    def _read(self) -> tuple[Any, Any]:
+        file, rows, tail = self._file, self.rows, self.tail
+        chunk = file.whole(self._column, self._k, rows, self.refs)
+        if type(tail) is Packed:
+            with file.damage(self._k, self._column, self.refs[0]):
+                tail = packed_tail(chunk, rows, rows + tail.rows)
+        return base_of(chunk, rows), tail
 
     def is_in_use(self) -> bool:
         """Whether the table still has this object in its list."""
@@ -146,14 +164,19 @@ class SegmentFile:
             ) from error  # fmt: skip
 
     def chunk(self, column: Column, k: int, rows: int, refs: Sequence[Ref]) -> Any:
-        """The chunk of one column, verified."""
+        """The sealed part of one column, verified, without the rows of a packed tail."""
+        return base_of(self.whole(column, k, rows, refs), rows)
+
+    def whole(self, column: Column, k: int, rows: int, refs: Sequence[Ref]) -> Any:
+        """The chunk of one column with ``rows`` sealed rows, verified. An open segment's may have a block more."""
+        most = rows + BLOCK if rows < SEGMENT else rows
         with self.damage(k, column, refs[0]):
             first: Any = self._source.read(refs[0])
             if len(refs) > 1:
                 check_parts(first, refs)
                 first = b"".join([first, *map(self._source.read, refs[1:])])
             chunk = self._kernels.codecs.Chunk(first)
-            if chunk.code != column.type.code or chunk.rows != rows:
+            if chunk.code != column.type.code or chunk.rows not in (rows, most):
                 raise ValueError(f"a chunk of dtype {chunk.code} with {chunk.rows} rows where {rows} should be")
             if column.type.is_temporal:
                 check_times(chunk.code, chunk.bounds())
@@ -179,11 +202,17 @@ class SegmentFile:
         tokens = tokens_of(segment)
         # every part of a chunk was made from the same; what there is of deleted rows is needed no more
         made = {place: tokens.get((place[0], 0) if place[0] >> 24 == SEALED else place) for place in found.places}
-        record = Record(size, {place: (made[place], ref) for place, ref in found.places.items()})
+        places = {place: (made[place], ref) for place, ref in found.places.items()}
+        if is_packed(found, base, size, deleted):
+            tails = {place_of(TAIL_ROWS, j): found.chunk(j)[0] for j in range(len(self.columns))}
+            places.update((place, (Packed(*tokens[place]), ref)) for place, ref in tails.items())
+        record = Record(size, places)
         return Loaded(segment, record)
 
     def _part(self, k: int, j: int, found: Sorted, base: int, size: int, deleted: Optional[bytearray]) -> Any:
         column, refs, tail = self.columns[j], found.chunk(j), None
+        if refs and is_packed(found, base, size, deleted):
+            return Sealed(self, column, k, base, refs, Packed(base, size - base))
         if base < SEGMENT or found.tails[j]:
             with self.damage(k, column, refs[0] if refs else None):
                 pieces = [(start, self._source.read(one)) for start, one in found.tail(j)]
@@ -247,7 +276,7 @@ class SegmentFile:
         return True
 
     def _installing(self, k: int, loaded: Loaded) -> list[Call]:
-        parts, zones, overlays, deleted = loaded.segment
+        parts, zones, overlays, deleted, _ = loaded.segment
         found: list[Call] = [assign(self._table.deleted, k, deleted)]
         if loaded.record is not None:
             found.append(assign(self.records, k, loaded.record))
@@ -313,18 +342,24 @@ class SegmentFile:
             partial(self.overlaid.update, dict.fromkeys(rewritten)),
         ]
 
-    def changes(self) -> Iterator[tuple[int, Optional[Entry]]]:
+    def is_behind(self) -> bool:
+        """Whether the open segment has changed since its entry was written."""
+        last = len(self.columns[0].parts) - 1
+        record = self.records.get(last)
+        return last in self.dirty or self._table.segment_rows(last) != (0 if record is None else record.rows)
+
+    def changes(self, final: bool = False) -> Iterator[tuple[int, Optional[Entry]]]:
         """See ``Table.changes``."""
         for sealed in list(self._left):  # views still have these, and the file may soon have something else there
             if not sealed.is_in_use():
                 sealed.resolve()
         self._drafts = {}
         last = len(self.columns[0].parts) - 1
-        record = self.records.get(last)
-        is_new = self._table.segment_rows(last) != (0 if record is None else record.rows)
-        for k in sorted(self.dirty | {last}) if is_new else sorted(self.dirty):
+        for k in sorted(self.dirty | {last}) if self.is_behind() else sorted(self.dirty):
             segment = self._table.segment(k)
             if segment is not None and not all_deleted(segment.deleted, 0, self._table.segment_rows(k)):
+                if final and k == last and not self._is_packed(segment, k):
+                    segment = packed_open(self._table, segment, self._chunks_written(segment, k))
                 fresh = {j: self.overlaid[j, k] for j in range(len(self.columns)) if (j, k) in self.overlaid}
                 entry, tokens = pieces_of(self._kernels, self._codes, segment, self.records.get(k), fresh)
                 self._drafts[k] = (self._table.segment_rows(k), tokens)
@@ -337,6 +372,25 @@ class SegmentFile:
             else:  # came and went since
                 self.dirty.discard(k)
                 self.records.pop(k, None)
+
+    def _is_packed(self, segment: Segment, k: int) -> bool:
+        """Whether the tail of the open segment is in its chunks as it is."""
+        record, (sealed, tail) = self.records.get(k), halves(segment.parts[0])
+        held = None if record is None else record.places.get(place_of(TAIL_ROWS, 0))
+        if held is None or type(held[0]) is not Packed or sealed is None or tail is None:
+            return False
+        return held[0] == (sealed.rows, tail.rows) and self._chunks_written(segment, k)
+
+    def _chunks_written(self, segment: Segment, k: int) -> bool:
+        """Whether the sealed parts of a segment are in the file as they are."""
+        record = self.records.get(k)
+        if record is None:
+            return False
+        held = [record.places.get(place_of(SEALED, j)) for j in range(len(self.columns))]
+        parts = [halves(part)[0] for part in segment.parts]
+        return all(
+            one is not None and _is_same(place_of(SEALED, 0), part, one[0], ()) for part, one in zip(parts, held)
+        )
 
     def saved(self, stored: Iterable[tuple[int, Optional[Entry]]]) -> None:
         """See ``Table.saved``."""
@@ -372,7 +426,7 @@ def recorded(draft: Draft, entry: Entry) -> Record:
     places: dict[Place, tuple[Any, Ref]] = {}
     parts: dict[Sealed, list[Ref]] = {}
     for place, token in tokens.items():
-        ref = refs.get(place)
+        ref = refs.get(place_of(SEALED, place[0] & _NUMBER) if type(token) is Packed else place)
         if ref is None:
             raise InternalError(f"piece {place} of a segment was not written")
         if type(token) is Sealed:

@@ -194,13 +194,13 @@ class TableFile:
         generations = (table.generation, max(table.generation, table.last_generation))
         return {**self._description, **table.header(), **dict(zip(_GENERATIONS, generations))}
 
-    def checkpoint(self) -> None:
-        """Fold the log into the file. The caller has the table to itself."""
+    def checkpoint(self, final: bool = False) -> None:
+        """Fold the log into the file; ``final``: for the last time. The caller has the table to itself."""
         store = self.store
         before, told = store.root, False
         with Uninterrupted():
             try:
-                stored = store.checkpoint(self.header(), self.table.changes())
+                stored = store.checkpoint(self.header(), self.table.changes(final))
                 insist(partial(self.table.saved, stored))
                 told = True
             except BaseException:
@@ -269,7 +269,7 @@ class TableFile:
             return
         try:
             if store.started:
-                self.checkpoint()
+                self.checkpoint(final=True)
         except StorageError as error:
             import logging  # not at the top: it would be a third of the cost of importing SnapDB
 
