@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 if TYPE_CHECKING:
@@ -17,12 +17,14 @@ Range = tuple[int, int]  # first and last
 class Judged(NamedTuple):
     """An entry as it is to be kept: as it is, or with new data for the rows that verify (None: no live row). ``live``:
     how many there are. ``lost``: ids of the rows of which nothing is known, as ranges. ``reason``: what is damaged.
+    ``past``: ids of live rows that were past the end of the table, and are not kept.
     """
 
     entry: Optional[Entry]
     live: int
     lost: list[Range]
     reason: str = ""
+    past: Sequence[Range] = ()
 
 
 class Batch(NamedTuple):

@@ -104,7 +104,8 @@ def _check_keys(state: Salvaged) -> None:
 
 def _losses(wreck: Wreck, state: Salvaged, gone: list[tuple[Snapshot, str]]) -> list[dict[str, Any]]:
     lost: list[dict[str, Any]] = [
-        {"kind": "rows", "first": first, "last": last, "reason": reason} for first, last, reason in state.lost
+        {"kind": "rows", "first": first, "last": last, "reason": reason}
+        for first, last, reason in [*state.lost, *state.past]
     ]
     is_scanned = state.candidate.scanned
     if state.reached < wreck.known or wreck.uncertain or is_scanned:

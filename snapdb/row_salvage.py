@@ -30,6 +30,7 @@ class _Group:
     def __init__(self, table: SlabOwner) -> None:
         self.table = table
         self.span = _span(table)
+        self.past: list[Range] = []
         self.reason = ""
         self.intact = True
         self.lose("")
@@ -62,11 +63,12 @@ class _Group:
 
     def check(self, count: int) -> None:
         """Give up the rows whose values make no sense, and those past the end."""
-        past = [row for row in range(count, self.span) if self.slabs.contains(row)] if count < self.span else []
-        if past:
+        self.past = bit_ranges(_alive(self.slabs, count, self.span), count) if count < self.span else []
+        if self.past:
             self.intact, self.reason = False, self.reason or "a live row past the end of the table"
-            for row in past:
-                self.slabs.remove(row)
+            for first, last in self.past:
+                for row in range(first, last + 1):
+                    self.slabs.remove(row)
         try:
             _, wrong = _look(self.table, self.slabs, 0, self.span)
         except (ValueError, OverflowError) as error:
@@ -162,11 +164,22 @@ def judge(
     if found.intact and not lost:
         return Judged(entry, live, [])
     kept = Entry(b"", [Piece(GROUP, b"", found.slabs.dump(0))]) if live else None
-    return Judged(kept, live, bit_ranges(lost, base), found.reason)
+    past = [(base + first, base + last) for first, last in found.past]
+    return Judged(kept, live, bit_ranges(lost, base), found.reason, past)
 
 
 def _live(found: _Group) -> int:
-    return sum(map(found.slabs.contains, range(found.span)))
+    return bin(_alive(found.slabs, 0, found.span)).count("1")
+
+
+def _alive(slabs: Any, start: int, stop: int) -> int:
+    """Bitmap of the live rows of positions ``start..stop``, ``start`` first."""
+    view = slabs.pin()
+    try:
+        mask = view.live_mask(start, stop)
+    finally:
+        view.release()
+    return (1 << (stop - start)) - 1 if mask is None else int.from_bytes(mask, "little")
 
 
 def batch(
@@ -184,7 +197,7 @@ def batch(
         start, stop = max(first - base, 0), min(first + rows - base, span)
         found = _resolved(table, source, group, entries.get(group), stop)
         reason = reason or found.reason
-        live = sum([1 << row for row in range(start, stop) if found.slabs.contains(row)])
+        live = _alive(found.slabs, start, stop) << start
         view = found.slabs.pin()
         for a, b in bit_ranges(live):
             _blank_to(kernels, codes, buffers, base + a - first)

@@ -17,6 +17,7 @@ from .pieces import Entry, Piece, Ref
 from .records import BULK, CHANGE, COMPACT, DELETE, DROP, RESTORE, ROW, SNAPSHOT, Replay, read_bulk
 from .remains import Judged, Ranges
 from .row_scattered import SCATTERED_KEY, groups_of
+from .snapshots import told
 from .storage.catalog import Root, Tree
 from .storage.recovery import Frame, read_pinned
 from .storage.salvage import Candidate, Wreck, surviving
@@ -99,7 +100,8 @@ def unsound_snapshots(
         try:
             root = read_pinned(wreck.extents, record)
             reason = Salvaged(wreck, Candidate("", root, record.lsn, ()), known).unsound()
-        except (*UNKNOWN, OSError) as error:
+            told(record)
+        except (*UNKNOWN, ValueError, OSError) as error:
             reason = str(error)
         if reason:
             found.append((record, reason))
@@ -149,6 +151,7 @@ class Salvaged:
         self._layers: list[row_salvage.Layer] = []
         self._folded = 0  # groups in which no scattered change counts any more
         self.lost = Ranges()
+        self.past = Ranges()  # apart from those that are lost: the log may give these ids out
         self.source = _Remains(self.wreck)
         self._live: dict[int, int] = {}
         self._made: list[Judged] = []  # entries that could not stay as they are
@@ -234,6 +237,7 @@ class Salvaged:
         self.source.keep(key, found.entry)
         self._live[key] = found.live
         self.lost.update(found.lost, found.reason)
+        self.past.update(found.past, found.reason)
         if found.lost:
             self._doubtful[key] = found.reason
 
@@ -251,6 +255,7 @@ class Salvaged:
             for key in sound:
                 del self._doubtful[key]
                 self.lost.remove(*self._ids(key))
+                self.past.remove(key * self.span, (key + 1) * self.span - 1)
                 self._folded |= 1 << key
                 self.source.keep(key, entries.get(key))
                 entry = self.source.entry(key)

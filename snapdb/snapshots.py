@@ -254,20 +254,16 @@ class FileSnapshots(Snapshots):
         self._store.show()
 
     def listed(self) -> list[dict[str, Any]]:
-        return [
-            described(record.name, record.time / 1e6, *self._told(record))
-            for record in reversed(self._store.history.records)
-        ]
+        return [self._told(record) for record in reversed(self._store.history.records)]
 
-    def _told(self, record: Snapshot) -> tuple[int, str]:
-        """Live rows and storage type of a snapshot. CorruptionError."""
-        path = self._store.path
+    def _told(self, record: Snapshot) -> dict[str, Any]:
+        """An item of ``list_snapshots()``. CorruptionError."""
         try:
-            meta = json.loads(record.meta)
-            rows, kind = meta["rows"], meta["storage_type"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptionError(f"{path}: what is said of snapshot {shorten(record.name)} is damaged") from error
-        return rows, kind
+            return told(record)
+        except ValueError as error:
+            raise CorruptionError(
+                f"{self._store.path}: what is said of snapshot {shorten(record.name)} is damaged"
+            ) from error
 
     def open(self, name: str) -> Shown:
         source = self._store.snapshot_source(self._find(name))
@@ -354,6 +350,18 @@ def described(name: str, seconds: float, rows: int, storage_type: str) -> dict[s
 
     made = datetime.fromtimestamp(seconds, timezone.utc)
     return {"name": name, "created_at": made, "rows": rows, "storage_type": storage_type}
+
+
+def told(record: Snapshot) -> dict[str, Any]:
+    """An item of ``list_snapshots()`` from a snapshot's record, ValueError where that is none."""
+    try:
+        meta = json.loads(record.meta)
+        rows, kind = meta["rows"], meta["storage_type"]
+        if type(rows) is not int or rows < 0 or type(kind) is not str:
+            raise ValueError(f"{rows!r} rows of storage type {kind!r}")
+        return described(record.name, record.time / 1e6, rows, kind)
+    except (KeyError, TypeError, OverflowError, OSError, RecursionError) as error:
+        raise ValueError(f"what is said of it is damaged: {error}") from error
 
 
 def stored_generation(source: SnapshotSource) -> Any:

@@ -1,16 +1,18 @@
 """Databases that are damaged, one way each: how they are made, and what is to come of them.
 
-``python tests/damaged.py`` writes them to ``tests/data/damaged``: the files of each (a log beside the data file where
-it needs one) and a JSON of what ``fsck`` says, whether it opens, and what ``repair`` makes of it. They are made from
-seeds, of which the rows after each commit are known, by one change to bytes; where that must be below the checksums
-these are made right again (``reseal.py``).
+``python tests/damaged.py`` writes those that are new to ``tests/data/damaged``: the files of each (a log beside the
+data file where it needs one) and a JSON of what ``fsck`` says, whether it opens, and what ``repair`` makes of it. They
+are made from seeds, of which the rows after each commit are known, by one change to bytes; where that must be below the
+checksums these are made right again (``reseal.py``).
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -89,6 +91,11 @@ class _Making:
         self.plain = self.plain and name not in ("restore", "compact")
         self.note()
 
+    def reopen(self) -> None:
+        """Close it cleanly, and open it again."""
+        self.db.close()
+        self.db = SnapDB(PATH, durability="full", encryption_key=self.key)
+
     def seed(self, layer: RecordingLayer, closed: bool) -> Seed:
         files, file = layer.contents(), self.db._file
         assert file is not None
@@ -124,7 +131,8 @@ def seed(name: str) -> Seed:
     """One of the seeds, by name: engine and kind, with ``key`` behind it an encrypted one."""
     engine, kind, *sealed = name.split()
     with _small(
-        120 if kind in ("tree", "leaves") else catalog.NODE_BYTES, 2000 if kind == "open" else tablefile.BULK
+        120 if kind in ("tree", "leaves") else catalog.NODE_BYTES,
+        2000 if kind in ("open", "packed") else tablefile.BULK,
     ) as layer:
         made = _Making(engine, KEY if sealed else None)
         return _SEEDS[kind](made, engine, layer)
@@ -133,12 +141,8 @@ def seed(name: str) -> Seed:
 def _closed(p: _Making, engine: str, layer: RecordingLayer) -> Seed:
     """A piece of each kind, closed."""
     if engine == "columnar":
-        p("batch_insert", [row(i) for i in range(1100)])
-        p("checkpoint")
-        for idx in (5, 700, 1060):
-            p("update", idx, {"f": -1.0, "s": "updated"})
-        for idx in (9, 1071):
-            p("delete", idx)
+        worn(p)
+        p("checkpoint")  # all of it is written then, and the closing leaves the tail where it is
         return p.seed(layer, True)
     span, groups = sparse(p, 4)
     for idx in (0, 2, 4):
@@ -148,6 +152,46 @@ def _closed(p: _Making, engine: str, layer: RecordingLayer) -> Seed:
         p("update", group * span + 6, {"s": "scattered"})
     p("delete", span + 8)
     return p.seed(layer, True)
+
+
+def worn(p: _Making) -> None:
+    """A block and a tail, with updated and deleted rows in both."""
+    p("batch_insert", [row(i) for i in range(1100)])
+    p("checkpoint")
+    for idx in (5, 700, 1060):
+        p("update", idx, {"f": -1.0, "s": "updated"})
+    for idx in (9, 1071):
+        p("delete", idx)
+
+
+def _filled(p: _Making, engine: str, layer: RecordingLayer) -> Seed:
+    """The tail is in the chunks, closed."""
+    worn(p)
+    return p.seed(layer, True)
+
+
+def _packed(p: _Making, engine: str, layer: RecordingLayer) -> Seed:
+    """Not closed: the tail is in the chunks of the tree, and of a batch outside the log."""
+    worn(p)
+    p.reopen()
+    p("update", 6, {"s": "in the log"})
+    p("batch_insert", [row(i) for i in range(1100, 1400)])
+    p("delete", 1063)
+    p("insert", row(1400))
+    p("update", 1399, {"f": -2.0})
+    return p.seed(layer, False)
+
+
+def _beside(p: _Making, engine: str, layer: RecordingLayer) -> Seed:
+    """Not closed: the tail is in the chunks as it was, and in pieces that are newer."""
+    worn(p)
+    p.reopen()
+    p("insert", row(1100))
+    for idx in (1061, 6):
+        p("update", idx, {"s": "later"})
+        p("checkpoint")  # twice: the older superblock has the pieces too
+    p("insert", row(1101))
+    return p.seed(layer, False)
 
 
 def sparse(p: _Making, groups: int) -> tuple[int, int]:
@@ -220,6 +264,7 @@ def _back(p: _Making, engine: str, layer: RecordingLayer) -> Seed:
 
 _SEEDS: dict[str, Callable[[_Making, str, RecordingLayer], Seed]] = {
     "closed": _closed, "snapshots": _snapshots, "open": _open, "tree": _tree, "back": _back, "leaves": _closed,
+    "packed": _packed, "beside": _beside, "filled": _filled,
 }  # fmt: skip
 
 
@@ -233,15 +278,16 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {}
+PACKED = ("columnar filled", "columnar packed", "columnar beside")
 
 
 def kind(*seeds: str) -> Callable[[Any], Any]:
-    """A change of files, to each of these seeds; stored are the first one, and encrypted ones."""
+    """A change of files, to each of these seeds; stored are the first one and encrypted and packed ones."""
 
     def register(change: Callable[[Seed, Files], None]) -> Callable[[Seed, Files], None]:
         for name in seeds:
             title = f"{change.__name__.replace('_', '-')}-{name.replace(' ', '-')}"
-            KINDS[title] = Kind(name, change, name is seeds[0] or "key" in name)
+            KINDS[title] = Kind(name, change, name is seeds[0] or name.endswith(("key", *PACKED)))
         return change
 
     return register
@@ -395,17 +441,17 @@ def group_tag(made: Seed, files: Files) -> None:
     flip(files, made.pieces[0][2] + 300)
 
 
-@kind("columnar closed", "columnar open")
+@kind("columnar closed", "columnar open", *PACKED)
 def sealed_or_tail(made: Seed, files: Files) -> None:
     spoil(made, files, "sealed" if parts(made, "sealed") else "tail")
 
 
-@kind("columnar closed")
+@kind("columnar closed", "columnar beside")
 def tail(made: Seed, files: Files) -> None:
     spoil(made, files, "tail", 1)
 
 
-@kind("columnar closed")
+@kind("columnar closed", "columnar packed")
 def overlay(made: Seed, files: Files) -> None:
     spoil(made, files, "overlay")
 
@@ -415,7 +461,7 @@ def deleted(made: Seed, files: Files) -> None:
     spoil(made, files, "deleted")
 
 
-@kind("columnar closed")
+@kind("columnar closed", "columnar filled")
 def zone_map(made: Seed, files: Files) -> None:
     """A zone map that is not that of its values, below the checksums."""
 
@@ -424,7 +470,16 @@ def zone_map(made: Seed, files: Files) -> None:
     resealed(made, files, lambda sealed: sealed.parts["node"][0], meta + 16 - leaf.start, "<q", 77)
 
 
-@kind(*OPEN, "row open key")
+@kind("columnar filled")
+def zone_map_rows(made: Seed, files: Files) -> None:
+    """A zone map that counts the rows of the packed tail too, and what is behind them; below the checksums."""
+
+    leaf = parts(made, "node")[0]
+    meta = parts(made, "sealed")[0].sums[0] - 20 + 40
+    resealed(made, files, lambda sealed: sealed.parts["node"][0], meta + 4 - leaf.start, "<I", 2048)
+
+
+@kind(*OPEN, "row open key", "columnar packed")
 def bulk_extent(made: Seed, files: Files) -> None:
     """A batch that a frame names, written to an extent of its own."""
     (at,) = [at for at in made.bulk if files[PATH][at + 4] == 1]  # not a pinned root
@@ -573,6 +628,26 @@ def count_of_rows(made: Seed, files: Files) -> None:
     resealed(made, files, lambda sealed: sealed.parts["root"][0], at - part.start, "B", digit ^ 1)
 
 
+@kind("row closed")
+def rows_past_the_end(made: Seed, files: Files) -> None:
+    """The header says that there are fewer rows than live ones were given ids."""
+    part = Sealed(made.files, PATH).parts["root"][0]
+    (field,) = re.findall(rb'"rows":\d+', made.files[PATH][part.start : part.end])
+    at = made.files[PATH].index(field, part.start)
+    less = b'"rows":%d' % (max(made.rows) - 12)
+    resealed(
+        made, files, lambda sealed: sealed.parts["root"][0], at - part.start, f"{len(field)}s", less.ljust(len(field))
+    )
+
+
+@kind(*SNAPSHOTS)
+def what_is_said_of_a_snapshot(made: Seed, files: Files) -> None:
+    """A snapshot's record is sound but for what ``list_snapshots()`` shows of it."""
+    part = Sealed(made.files, PATH).parts["root"][0]
+    at = made.files[PATH].index(b'{"rows"', part.start)
+    resealed(made, files, lambda sealed: sealed.parts["root"][0], at - part.start, "7s", b'{"rowz"')
+
+
 @kind(*SNAPSHOTS)
 def pinned_root(made: Seed, files: Files) -> None:
     spoil(made, files, "pinned", 1)
@@ -651,22 +726,20 @@ def outcome(files: dict[str, bytes], key: Optional[bytes]) -> tuple[dict[str, An
     return found, layer.contents()
 
 
-def main() -> None:
-    """Write the files."""
+def main(names: list[str]) -> None:
+    """Write the files: those of which there is none yet (what was written before is to be read for ever), or these."""
     FOLDER.mkdir(exist_ok=True)
-    for old in FOLDER.iterdir():
-        old.unlink()
     for name, found in KINDS.items():
-        files = build(name) if found.stored else {}
-        for path, data in files.items():
-            (FOLDER / path.replace(PATH, f"{name}.snapdb")).write_bytes(data)
-        key = seed(found.seed).key
-        if not found.stored:
+        kept = FOLDER / f"{name}.json"
+        if not found.stored or (name not in names if names else kept.exists()):
             continue
-        told = {"key": None if key is None else key.hex(), **outcome(files, key)[0]}
+        key = seed(found.seed).key
+        for path, data in build(name).items():
+            (FOLDER / path.replace(PATH, f"{name}.snapdb")).write_bytes(data)
+        told = {"key": None if key is None else key.hex(), **outcome(build(name), key)[0]}
         text = json.dumps(told, indent=1, sort_keys=True) + "\n"
-        (FOLDER / f"{name}.json").write_text(text, encoding="utf-8", newline="\n")
+        kept.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
