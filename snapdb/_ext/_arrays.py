@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Union
 
 from ._common import BOOL, DATE, DATETIME, FLOATS, INTS, VARLEN, mask_bytes
 
-__all__ = ["NAT", "moments", "source"]
+__all__ = ["NAT", "moments", "source", "texts"]
 
 NAT = -(2**63)  # how datetime64 stores "not a time"
 
@@ -80,6 +80,29 @@ def source(values: Any, code: int) -> Union[memoryview, list[Any]]:
 def _listed(values: Any) -> list[Any]:
     to_list = getattr(values, "tolist", None)
     return list(values if to_list is None else to_list())
+
+
+def texts(values: Any, code: int) -> Optional[tuple[bool, int, memoryview]]:
+    """A NumPy array of fixed-width text as (whether of code points, bytes of an item, its memory), else None.
+
+    An item of kind ``S`` is bytes, one of kind ``U`` 32-bit code points; NULs at its end are padding. Where a value is
+    no good for the column, the list that ``source`` gives says so.
+    """
+    if code not in VARLEN or getattr(getattr(values, "dtype", None), "kind", None) not in ("S", "U"):
+        return None
+    if hasattr(values, "mask") and hasattr(values, "filled"):
+        return None
+    try:
+        view = memoryview(values)
+    except (TypeError, ValueError, BufferError):
+        return None
+    form = view.format.lstrip(_NATIVE)
+    if view.ndim != 1 or not view.c_contiguous or form[-1:] not in ("s", "w") or not form[:-1].isdigit():
+        return None
+    wide = form[-1] == "w"
+    if view.itemsize == 0 or view.itemsize != int(form[:-1]) * (4 if wide else 1):
+        return None
+    return wide, view.itemsize, view
 
 
 def _unit(values: Any) -> Optional[str]:

@@ -209,9 +209,8 @@ class ColumnBuffer:
         else:
             found = list(items)
         if self.null_count:
-            for row in range(rows):
-                if self._null_at(row):
-                    found[row] = None
+            digits = bin(int.from_bytes(self._null_rows or b"", "little"))[:1:-1].ljust(rows, "0")  # row 0 first
+            found = [None if null == "1" else value for value, null in zip(found, digits)]
         return found
 
     def _flatten(self) -> tuple[int, memoryview, memoryview]:
@@ -352,6 +351,13 @@ def _converter(code: int, limit: int, other: Convert) -> Convert:
     return _text_converter(code, limit, other)
 
 
+def _as_it_is(code: int) -> tuple[Optional[type], Any, Any]:
+    """The exact type and range of values that are stored as they are: a look at them saves the call of a converter."""
+    if code in (DATE, DATETIME, F32) or (code not in INTS and code not in FLOATS):
+        return None, 0, 0
+    return (float, -_INF, _INF) if code in FLOATS else (int, *LIMITS[code])  # NaN goes the other way, which is as good
+
+
 def _moment_converter(code: int, other: Convert) -> Convert:
     if code == DATE:
         return lambda value, position: _days(value) if type(value) is _dt.date else other(value, position)
@@ -366,19 +372,20 @@ def _moment_converter(code: int, other: Convert) -> Convert:
 
 def _text_converter(code: int, limit: int, other: Convert) -> Convert:
     most = limit or sys.maxsize
+    from_text, from_bytes = str if code != BINARY else None, bytes if code != STR else None
 
     def text(value: Any, position: int) -> Physical:
         kind = type(value)
-        if kind is str and code != BINARY:
+        if kind is from_text:
             try:
                 stored: bytes = value.encode()
+                if len(stored) <= most:
+                    return stored
             except UnicodeEncodeError:
-                return other(value, position)
-        elif kind is bytes and code != STR:
-            stored = value
-        else:
-            return other(value, position)
-        return stored if len(stored) <= most else other(value, position)
+                pass
+        elif kind is from_bytes and len(value) <= most:
+            return value  # type: ignore[no-any-return]
+        return other(value, position)
 
     return text
 
@@ -534,7 +541,9 @@ class RowCodec:
             _converter(code, limit, self._other(index, code, nullable))
             for index, (_name, code, limit, nullable) in enumerate(self.columns)
         ]
-        self._plan = [(spec[0], convert, spec[3]) for spec, convert in zip(self.columns, self._converters)]
+        self._plan: list[tuple[str, Any, Any, Any, Convert, bool]] = [
+            (spec[0], *_as_it_is(spec[1]), convert, spec[3]) for spec, convert in zip(self.columns, self._converters)
+        ]
         self._packer = Packer(self.columns)
 
     def _other(self, index: int, code: int, nullable: bool) -> Convert:
@@ -561,18 +570,19 @@ class RowCodec:
 
     def _encode(self, row: Any, position: int) -> list[Physical]:
         fields = row if type(row) is dict else self._mapping(row, position, False)
-        get = fields.get
         found: list[Physical] = []
+        add = found.append
         missing = 0
-        for name, convert, nullable in self._plan:
-            value = get(name, _MISSING)
-            if value is not _MISSING:
-                found.append(convert(value, position))
-            elif nullable:
-                found.append(None)
+        for name, kind, low, high, convert, nullable in self._plan:
+            try:
+                value = fields[name]
+            except KeyError:
+                if not nullable:
+                    self._reject(row, position, False)
+                add(None)
                 missing += 1
-            else:
-                self._reject(row, position, False)
+                continue
+            add(value if type(value) is kind and low <= value <= high else convert(value, position))
         if len(found) - missing != len(fields):
             self._reject(row, position, False)
         return found
@@ -585,7 +595,7 @@ class RowCodec:
         """(column index, physical value) for the keys present, in column order."""
         fields = self._mapping(row, -1, True)
         found = []
-        for index, (name, convert, _nullable) in enumerate(self._plan):
+        for index, (name, _kind, _low, _high, convert, _nullable) in enumerate(self._plan):
             value = fields.get(name, _MISSING)
             if value is not _MISSING:
                 found.append((index, convert(value, -1)))

@@ -104,6 +104,272 @@ cdef ColumnBuffer from_typed(int code, object view):
     return made
 
 
+# -- text to columns ---------------------------------------------------------
+
+cdef inline Py_ssize_t bytes_of_item(const char* at, Py_ssize_t size) noexcept nogil:
+    """Bytes of a NUL-padded item without its padding."""
+    cdef uint64_t word
+    while size >= 8:
+        memcpy(&word, at + size - 8, 8)
+        if word:
+            break
+        size -= 8
+    while size and at[size - 1] == 0:
+        size -= 1
+    return size
+
+
+# rows from which on short texts go in one pass, into room for the longest: in fewer, a tail, nobody would give it back
+cdef Py_ssize_t MANY_TEXTS = 1 << 16 if _sys.byteorder == "little" else PY_SSIZE_T_MAX
+
+
+cdef enum:
+    SHORT = 16  # bytes of an item that two words hold
+    TOGETHER = 256  # short items that are looked at together
+
+
+cdef inline int bytes_of_word(uint64_t word) noexcept nogil:
+    """Bytes of a word up to the last that is not 0, without a branch: lengths of texts cannot be foretold."""
+    cdef uint64_t low = <uint64_t>0x7F7F7F7F7F7F7F7F
+    word |= word >> 8
+    word |= word >> 16
+    word |= word >> 32
+    word = (((word & low) + low) | word) & ~low  # a bit for each byte that is not 0
+    return <int>(((word >> 7) * <uint64_t>0x0101010101010101) >> 56)
+
+
+cdef Py_ssize_t give_short(
+    const char* at, Py_ssize_t rows, Py_ssize_t size, Py_ssize_t most, bint ascii_only, uint64_t* starts, char* to
+) noexcept nogil:
+    """Append items of at most ``SHORT`` bytes without their padding to ``to``, whose offset is ``starts[0]``; its end, -1
+    where one may not be. ``SHORT`` bytes can be read of each item, and there is room for as many behind the last.
+    """
+    cdef uint64_t first, second, joined = 0
+    cdef uint64_t of_first = ~<uint64_t>0 if size >= 8 else (<uint64_t>1 << 8 * size) - 1
+    cdef uint64_t of_second = 0 if size <= 8 else ~<uint64_t>0 if size == 16 else (<uint64_t>1 << 8 * (size - 8)) - 1
+    cdef Py_ssize_t row, end = starts[0]
+    cdef int length, longest = 0
+    for row in range(rows):
+        memcpy(&first, at, 8)
+        memcpy(&second, at + 8, 8)
+        first &= of_first
+        second &= of_second
+        joined |= first | second
+        length = 8 + bytes_of_word(second) if second else bytes_of_word(first)
+        longest = length if length > longest else longest
+        memcpy(to + end, at, 16)
+        end += length
+        starts[row + 1] = end
+        at += size
+    if longest > most or (ascii_only and joined & <uint64_t>0x8080808080808080):
+        return -1
+    return end
+
+
+cdef Py_ssize_t give_short_bytes(
+    const char* at, Py_ssize_t rows, Py_ssize_t size, Py_ssize_t most, bint ascii_only, uint64_t* starts, char* to
+) noexcept nogil:
+    """``give_short`` of an array: its last items are read from a copy with room behind it."""
+    cdef char last[2 * SHORT * SHORT]
+    cdef Py_ssize_t rest = min(rows, <Py_ssize_t>SHORT), front = rows - rest, end
+    end = give_short(at, front, size, most, ascii_only, starts, to)
+    if end < 0:
+        return end
+    memset(last, 0, sizeof(last))
+    memcpy(last, at + front * size, rest * size)
+    return give_short(last, rest, size, most, ascii_only, starts + front, to)
+
+
+cdef Py_ssize_t give_short_points(
+    const uint32_t* at, Py_ssize_t rows, Py_ssize_t size, Py_ssize_t most, uint64_t* starts, char* to
+) noexcept nogil:
+    """``give_short`` of code points; -1 too where they are not all ASCII."""
+    cdef uint8_t narrow[TOGETHER * SHORT + SHORT]
+    cdef uint32_t joined = 0
+    cdef Py_ssize_t row = 0, n, i, end = 0
+    while row < rows:
+        n = min(rows - row, <Py_ssize_t>TOGETHER)
+        for i in range(n * size):
+            joined |= at[i]
+            narrow[i] = <uint8_t>at[i]
+        if joined >= 128:
+            return -1
+        end = give_short(<const char*>narrow, n, size, most, False, starts + row, to)
+        if end < 0:
+            return -1
+        at += n * size
+        row += n
+    return end
+
+
+cdef bint measure_bytes(
+    const char* at, Py_ssize_t rows, Py_ssize_t size, Py_ssize_t most, bint ascii_only, uint64_t* starts
+) noexcept nogil:
+    """Where each item of NUL-padded bytes goes; whether all of them may."""
+    cdef Py_ssize_t row, length, byte
+    cdef uint8_t joined = 0
+    cdef uint64_t end = 0
+    for row in range(rows):
+        length = bytes_of_item(at, size)
+        if length > most:
+            return False
+        if ascii_only:
+            for byte in range(length):
+                joined |= <uint8_t>at[byte]
+        end += length
+        starts[row + 1] = end
+        at += size
+    return joined < 128
+
+
+@cython.cdivision(True)
+cdef void copy_bytes(
+    const char* at, Py_ssize_t rows, Py_ssize_t size, const uint64_t* starts, char* to
+) noexcept nogil:
+    """The items without padding, one behind the other. Behind ``to`` there is room for a copy that is too long."""
+    cdef Py_ssize_t row
+    cdef Py_ssize_t whole = rows - 15 // size - 1  # up to here 16 bytes can be read
+    cdef bint short = size <= 16
+    for row in range(rows):
+        if short and row < whole:
+            memcpy(to + starts[row], at, 16)
+        else:
+            memcpy(to + starts[row], at, starts[row + 1] - starts[row])
+        at += size
+
+
+cdef bint measure_points(
+    const uint32_t* at, Py_ssize_t rows, Py_ssize_t count, Py_ssize_t most, uint64_t* starts
+) noexcept nogil:
+    """Where the UTF-8 of each NUL-padded item of code points goes; whether all of them may."""
+    cdef Py_ssize_t row, length, j, used
+    cdef uint32_t point
+    cdef uint64_t end = 0
+    for row in range(rows):
+        used = count
+        while used and at[used - 1] == 0:
+            used -= 1
+        length = used
+        for j in range(used):
+            point = at[j]
+            if point >= 0x80:
+                if 0xD800 <= point < 0xE000 or point > 0x10FFFF:
+                    return False
+                length += 1 + (point >= 0x800) + (point >= 0x10000)
+        if length > most:
+            return False
+        end += length
+        starts[row + 1] = end
+        at += count
+    return True
+
+
+cdef inline char* give_point(uint32_t point, char* to) noexcept nogil:
+    """The UTF-8 of a code point; where the next one goes."""
+    if point < 0x80:
+        to[0] = <char>point
+        return to + 1
+    if point < 0x800:
+        to[0] = <char>(0xC0 | point >> 6)
+        to[1] = <char>(0x80 | point & 63)
+        return to + 2
+    if point < 0x10000:
+        to[0] = <char>(0xE0 | point >> 12)
+        to[1] = <char>(0x80 | point >> 6 & 63)
+        to[2] = <char>(0x80 | point & 63)
+        return to + 3
+    to[0] = <char>(0xF0 | point >> 18)
+    to[1] = <char>(0x80 | point >> 12 & 63)
+    to[2] = <char>(0x80 | point >> 6 & 63)
+    to[3] = <char>(0x80 | point & 63)
+    return to + 4
+
+
+cdef void copy_points(
+    const uint32_t* at, Py_ssize_t rows, Py_ssize_t count, const uint64_t* starts, char* to
+) noexcept nogil:
+    cdef Py_ssize_t row, j
+    cdef char* put
+    cdef char* stop
+    for row in range(rows):
+        put, stop, j = to + starts[row], to + starts[row + 1], 0
+        while put < stop and j < count:
+            put = give_point(at[j], put)
+            j += 1
+        at += count
+
+
+cdef ColumnBuffer from_texts(int code, Py_ssize_t limit, bint wide, Py_ssize_t size, object view):
+    """A column from an array as ``_arrays.texts`` gives it; None where a value needs a closer look."""
+    cdef ColumnBuffer made = ColumnBuffer.__new__(ColumnBuffer, code)
+    cdef Py_buffer* source = PyMemoryView_GET_BUFFER(view)
+    cdef const char* at = <const char*>source.buf
+    cdef Py_ssize_t rows = len(view)
+    cdef Py_ssize_t most = limit if limit else PY_SSIZE_T_MAX
+    cdef Py_ssize_t end
+    cdef uint64_t* starts
+    cdef char* to
+    cdef bint fits
+    if (wide and code == BINARY) or <uintptr_t>at & (3 if wide else 0):
+        return None
+    made.exactly(rows, 0)
+    starts = <uint64_t*>made.starts.ptr
+    if (size >> 2 if wide else size) <= SHORT and rows >= MANY_TEXTS:
+        made.exactly(rows, rows * (size >> 2 if wide else size))
+        to = made.values.ptr
+        with nogil:
+            if wide:
+                end = give_short_points(<const uint32_t*>at, rows, size >> 2, most, starts, to)
+            else:
+                end = give_short_bytes(at, rows, size, most, code == STR, starts, to)
+        if end >= 0:
+            made.heap_size = end
+            made.rows = rows
+            return made
+    with nogil:
+        if wide:
+            fits = measure_points(<const uint32_t*>at, rows, size // 4, most, starts)
+        else:
+            fits = measure_bytes(at, rows, size, most, code == STR, starts)
+    if not fits:
+        return None
+    made.exactly(rows, starts[rows])
+    to = made.values.ptr
+    with nogil:
+        if wide:
+            copy_points(<const uint32_t*>at, rows, size // 4, starts, to)
+        else:
+            copy_bytes(at, rows, size, starts, to)
+    made.heap_size = starts[rows]
+    made.rows = rows
+    return made
+
+
+cdef Py_ssize_t leading_texts(ColumnBuffer made, Py_ssize_t limit, list values) except -1:
+    """Append a list's values to an empty column of as many rows, up to the first that is not plain; how many these are."""
+    cdef Py_ssize_t row = 0, rows = min(PyList_GET_SIZE(values), made.capacity), end = 0
+    cdef uint64_t* starts = <uint64_t*>made.starts.ptr
+    cdef PyObject* value
+    cdef PyObject* last = NULL
+    cdef Cell cell
+    while row < rows:
+        value = PyList_GET_ITEM(values, row)
+        if value != last:  # often the same object many times
+            if not plain_text(made.code, limit, <object>value, &cell):
+                break
+            last = value
+        if end + cell.size > made.heap_capacity:
+            made.heap_size = end
+            made.grow_heap(grown(made.heap_capacity, end + cell.size))
+        memcpy(made.values.ptr + end, cell.ptr, cell.size)
+        end += cell.size
+        row += 1
+        starts[row] = end
+    made.heap_size = end
+    made.rows = row
+    return row
+
+
 # -- rows ------------------------------------------------------------------
 
 # Loops with append, not list comprehensions, in all kernels: Cython 3.3 lets go of the element twice where a
@@ -346,6 +612,11 @@ cdef class RowCodec:
             found = _arrays.moments(values, code, bool(self.nullable[column]), check)
             if found is not None:
                 return ColumnBuffer.from_parts(code, found[0], found[1], None, found[2])
+        text = _arrays.texts(values, code)
+        if text is not None:
+            made = from_texts(code, self.limits[column], text[0], text[1], text[2])
+            if made is not None:
+                return made
         given = _arrays.source(values, code)
         if isinstance(given, list):
             return self.list_column(column, given)
@@ -356,6 +627,8 @@ cdef class RowCodec:
         cdef ColumnBuffer made = ColumnBuffer.__new__(ColumnBuffer, self.codes[column])
         cdef Py_ssize_t position = 0
         made.exactly(PyList_GET_SIZE(values), 0)
+        if made.width == 0:
+            position = leading_texts(made, self.limits[column], values)
         while position < PyList_GET_SIZE(values):  # a value's own code may change the list
             value = <object>PyList_GET_ITEM(values, position)
             self.stage_value(column, value, position, made)
