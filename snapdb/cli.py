@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"snapdb {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add_info(commands.add_parser("info", help="version, kernels in use and why, SIMD level, Python"))
+    _add_info(commands.add_parser("info", help="version, kernels in use and why; or what a file's columns take"))
     demo = commands.add_parser("demo", help="load real data into both engines and ask it questions")
     demo.set_defaults(run=_demo)
     _add_bench(commands.add_parser("bench", help="measure SnapDB beside sqlite3, pandas, dict and others"))
@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a database: what its columns take, and how encoded")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--plot", metavar="OUT", help="draw the bytes of FILE's columns (.svg, .png; extra 'plot')")
     parser.set_defaults(run=_info)
 
 
@@ -84,6 +86,10 @@ def _positive(text: str) -> int:
 
 
 def _info(options: argparse.Namespace, out: TextIO) -> int:
+    if options.file is not None:
+        return _info_of_file(options, out)
+    if options.plot is not None:
+        raise UsageError("--plot needs a FILE")
     from .benchmark import machine
 
     kernels = machine.backend()
@@ -99,6 +105,29 @@ def _info(options: argparse.Namespace, out: TextIO) -> int:
     else:
         for name, value in facts.items():
             out.write(f"{name:<9} {value}\n")
+    return 0
+
+
+def _info_of_file(options: argparse.Namespace, out: TextIO) -> int:
+    from . import report_columns
+    from .core import SnapDB
+    from .errors import SnapDBError
+
+    try:
+        if not os.path.exists(options.file):  # opening to read only would say it at greater length
+            raise FileNotFoundError(f"there is no file {options.file!r}")
+        with SnapDB(options.file, read_only=True) as db:
+            if options.json:
+                out.write(json.dumps(report_columns.facts(db, options.file)) + "\n")
+            else:
+                report_columns.show_file(db, options.file, out)
+            if options.plot is not None:
+                from . import plot
+
+                plot.columns(db, options.plot)
+    except (SnapDBError, OSError, ImportError, ValueError) as error:
+        sys.stderr.write(f"snapdb: {error}\n")
+        return 1
     return 0
 
 

@@ -445,11 +445,11 @@ class SnapDB(Maintenance):
         """Merge ``row`` into row ``idx``. NotFoundError (a KeyError) where there is no such row; errors as for
         ``insert``.
         """
-        engine = self._writable()
         try:
-            if not self._unique and self._file is None:
-                engine.update(idx, row)
+            if self._file is None and not self._by_journal:  # in memory
+                self._engine.update(idx, row)
                 return
+            engine = self._writable()
             with engine.writing():
                 self._open_engine()
                 self._apply([engine.plan_update(idx, row)])

@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional, TextIO
 
 from . import _ext
 from .core import SnapDB
+from .report_columns import LEGEND, show_columns
 from .schema import ColumnDef, Schema
 
 Row = dict[str, Any]
@@ -25,10 +26,6 @@ FREEZING_AT_JFK = [("origin", "eq", "JFK"), ("temp", "lt", 32.0)]
 POINT = 12_345
 TIMINGS = 9  # of each question; their median is shown
 
-_LEGEND = """\
-  encodings: const, one value; delta, an arithmetic sequence; for, offsets from a frame of reference, bit-packed;
-  dict, numbers of distinct values; bool, a bitmap; raw, the values themselves; str, text or bytes themselves.
-"""
 _ABOUT_TIMES = """
 Times: one call each, the median of several after a first one that is not counted. The columnar engine takes a mean or
 maximum of a whole column from its zone maps and tail. Which engine is faster depends on the question and the size.
@@ -128,7 +125,8 @@ def run(out: TextIO = sys.stdout) -> int:
             db.batch_insert(rows)
             out.write(f"\n{engine} engine: {len(db):,} rows loaded in {_passed(start)}, {db.memory_usage():,} bytes\n")
             if db.is_columnar():
-                _show_columns(db, out)
+                show_columns(db, out)
+                out.write(LEGEND + "\n")
             answers[engine] = ask(db)
             _show(answers[engine], timings(db), out)
     out.write(_ABOUT_TIMES)
@@ -223,16 +221,3 @@ def _show(answers: Answers, seconds: dict[str, float], out: TextIO) -> None:
 
 def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime.datetime) else str(value)
-
-
-def _show_columns(db: SnapDB, out: TextIO) -> None:
-    columns = db.stats()["columns"]
-    out.write(f"  {'column':<12} {'dtype':<9} {'encoding':<9} {'bytes':>9} {'bits/value':>11}\n")
-    total = 0
-    for column in db.schema.columns:
-        found = columns[column.name]
-        total += found["bytes"]
-        out.write(f"  {column.name:<12} {column.dtype:<9} {found['encoding']:<9} {found['bytes']:>9,} ")
-        out.write(f"{found['bits_per_value']:>11.2f}\n")
-    out.write(f"  {'all':<12} {'':<9} {'':<9} {total:>9,} {total * 8 / len(db):>11.2f}\n")
-    out.write(_LEGEND + "\n")

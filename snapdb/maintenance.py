@@ -263,7 +263,9 @@ class Maintenance:
         return size + self._unique.memory_usage() + self._snapshots.memory_usage()
 
     def stats(self) -> dict[str, Any]:
-        """Rows, deleted rows, bytes and per column encoding and bytes. File figures are 0 in memory."""
+        """Rows, deleted rows, bytes, and per column the encoding of most rows (``encoding``), the number of segments
+        with each (``encodings``), ``bytes`` and ``bits_per_value``. File figures are 0 in memory.
+        """
         engine = self._open_engine()
         with engine.lock:  # what is free may have to be found out first, and nobody may take of it meanwhile
             self._open_engine()
