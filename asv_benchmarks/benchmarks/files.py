@@ -12,6 +12,7 @@ from pathlib import Path
 
 from snapdb.benchmark import files
 from snapdb.benchmark.file_peers import FILE_BY_NAME, size_on_disk
+from snapdb.benchmark.typed_files import weather_sizes
 
 from .common import ENGINES, ROWS, rows
 
@@ -102,6 +103,20 @@ class FileSize:
         return size_on_disk(str(built(engine, count))) / count
 
     track_file_size.unit = "bytes/row"
+
+
+class FileOfWeather:
+    """What the bundled weather.csv takes as a closed file; the number of rows changes nothing."""
+
+    params = (ENGINES, ROWS)
+    param_names = ("engine", "rows")
+    timeout = 300
+
+    def track_file_parquet(self, engine, count):
+        with tempfile.TemporaryDirectory(dir=root().name) as folder:
+            return weather_sizes([engine], folder)[engine]
+
+    track_file_parquet.unit = "bytes"
 
 
 class OpenFile:

@@ -3,7 +3,7 @@
 from snapdb.benchmark import rows as data
 from snapdb.benchmark.peers import BY_NAME
 
-from .common import ENGINES, ROWS, OfEngine, rows
+from .common import ENGINES, ROWS, OfEngine, columns, rows
 
 
 class BulkInsert:
@@ -18,6 +18,34 @@ class BulkInsert:
 
     def time_bulk_insert(self, engine, count):
         BY_NAME[engine](self.rows)
+
+
+class InsertColumns:
+    """NumPy arrays into a fresh store."""
+
+    params = (ENGINES, ROWS)
+    param_names = ("engine", "rows")
+    timeout = 300
+
+    def setup(self, engine, count):
+        self.columns = columns(count)
+
+    def time_insert_columns(self, engine, count):
+        BY_NAME[engine].from_columns(self.columns)
+
+
+class SingleInsert:
+    """100,000 rows into a fresh store, a call each."""
+
+    params = (ENGINES, ROWS)
+    param_names = ("engine", "rows")
+    timeout = 300
+
+    def setup(self, engine, count):
+        self.rows = rows(count)[:100_000]
+
+    def time_single_insert(self, engine, count):
+        BY_NAME[engine].row_by_row(self.rows)
 
 
 class Footprint:

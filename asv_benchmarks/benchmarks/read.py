@@ -3,6 +3,8 @@
 No peak memory here: asv counts what ``setup`` needs, and loading needs more than any of these.
 """
 
+from snapdb.benchmark import rows as data
+
 from .common import REPEAT, OfEngine, keys
 
 
@@ -53,6 +55,72 @@ class CountThree(OfEngine):
     def time_count_three(self, engine, count):
         for _ in range(REPEAT["count_three"]):
             self.store.count_three()
+
+
+class IntSum(OfEngine):
+    """SUM of an integer column that is an arithmetic sequence, stored answers off."""
+
+    workload = "int_sum"
+
+    def time_int_sum(self, engine, count):
+        for _ in range(REPEAT["int_sum"]):
+            self.store.int_sum()
+
+
+class PackedSum(OfEngine):
+    """SUM of random integers of 21 bits, stored answers off."""
+
+    workload = "packed_sum"
+
+    def setup(self, engine, count):
+        super().setup(engine, count)
+        if self.store.side is None:
+            self.store.hold(data.packed(count))
+            self.store.before(self.workload)
+
+    def time_packed_sum(self, engine, count):
+        for _ in range(REPEAT["packed_sum"]):
+            self.store.packed_sum()
+
+
+class Bounds(OfEngine):
+    """MIN, MAX, COUNT and SUM of a float column."""
+
+    workload = "bounds"
+
+    def time_bounds(self, engine, count):
+        for _ in range(REPEAT["bounds"]):
+            self.store.bounds()
+
+
+class SelectRecords(OfEngine):
+    """The ids of the rows that meet three conditions, as dicts."""
+
+    workload = "select_records"
+
+    def time_select_records(self, engine, count):
+        for _ in range(REPEAT["select_records"]):
+            self.store.select_records()
+
+
+class SelectColumns(OfEngine):
+    """The same ids as a column."""
+
+    workload = "select_columns"
+
+    def time_select_columns(self, engine, count):
+        for _ in range(REPEAT["select_columns"]):
+            self.store.select_columns()
+
+
+class GroupSum(OfEngine):
+    """SUM of a float column for each status."""
+
+    workload = "group_sum"
+
+    def time_group_sum(self, engine, count):
+        for _ in range(REPEAT["group_sum"]):
+            self.store.group_sum()
 
 
 class Iterate(OfEngine):

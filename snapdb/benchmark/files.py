@@ -25,6 +25,7 @@ from .file_peers import FILE_BY_NAME, FileContender, size_on_disk
 from .machine import file_system
 from .peers import OURS
 from .timing import engine_ratios, figure, rotated, seconds
+from .typed_files import weather_sizes
 from .workloads import WrongAnswer
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
 Note = Callable[[str], None]
 
 COMMIT, INSERT, LOAD, STORED = "commit_full", "insert_normal", "load_file", "load_stored"
-OPEN, BOUNDS, RECOVER, SIZE = "open_file", "open_bounds", "recover", "file_size"
+OPEN, BOUNDS, RECOVER, SIZE, PARQUET = "open_file", "open_bounds", "recover", "file_size", "file_parquet"
 _ALL = (
     (COMMIT, "durable commit of one row", "commits/s"),
     (INSERT, "bare insert", "rows/s"),
@@ -44,6 +45,7 @@ _ALL = (
     (BOUNDS, "open, then MIN, MAX, COUNT", "ms"),
     (RECOVER, "reopen after a kill, 16 MiB of log", "ms"),
     (SIZE, "file size", "MB"),
+    (PARQUET, "weather.csv as a file, and as Parquet", "bytes"),
 )
 FILE_TITLES = {name: title for name, title, _ in _ALL}
 FILE_UNITS = {name: unit for name, _, unit in _ALL}
@@ -74,6 +76,7 @@ def run(what: FilePlan, say: Note) -> dict[str, Any]:
         contender.prepare()
     timed: dict[str, Any] = {}
     sizes: dict[str, int] = {}
+    weather: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="snapdb-bench-", dir=what.directory or os.curdir) as root:
         system = file_system(root)
         rows = list(data.generate(_rows_needed(what)))
@@ -87,6 +90,9 @@ def run(what: FilePlan, say: Note) -> dict[str, Any]:
         del rows
         if {OPEN, BOUNDS, RECOVER} & set(what.workloads):
             timed.update(_openings(what, Path(root), say))
+        if PARQUET in what.workloads:
+            say(FILE_TITLES[PARQUET])
+            weather = weather_sizes((one.name for one in what.contenders if one.name in OURS), root)
     found = {name: {"unit": FILE_UNITS[name], "contenders": timed[name]} for name in FILE_NAMES if name in timed}
     report = {
         "file_system": system,
@@ -94,6 +100,7 @@ def run(what: FilePlan, say: Note) -> dict[str, Any]:
         "labels": {contender.name: contender.label for contender in what.contenders},
         "workloads": found,
         "sizes": sizes if SIZE in what.workloads else {},
+        "weather": weather,
         "ratios": {name: engine_ratios(timed[name], OURS) for name in found},
     }
     return report

@@ -1,5 +1,8 @@
 """Memory footprint: what a child process's resident memory grows by when it loads one store.
 
+Beside it what Python's allocator counts (tracemalloc, in a second child: counting takes memory itself), for those whose
+memory all comes from there.
+
 The same method for every contender. Rows are generated one at a time and the allocator is asked to give back what is
 free, so that the growth is what the store keeps. Only Linux says how much is resident now; elsewhere there
 is no figure.
@@ -13,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from typing import Any, Callable, Optional
 
 from . import rows as data
@@ -21,7 +25,8 @@ from .peers import BY_NAME, single_thread
 METHOD = "growth of the resident memory of a child process that loads the store"
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from snapdb.benchmark.memory import child; child(sys.argv[2], int(sys.argv[3]))"
+    "from snapdb.benchmark.memory import child, traced; "
+    "(traced if sys.argv[4:] else child)(sys.argv[2], int(sys.argv[3]))"
 )
 
 
@@ -58,11 +63,30 @@ def child(name: str, rows: int) -> None:
     sys.stdout.write(json.dumps({"bytes": held, "reported": store.reported_bytes()}))
 
 
+def traced(name: str, rows: int) -> None:
+    """Load one contender and write what Python's allocator counts for it as JSON to standard output."""
+    single_thread()
+    kind = BY_NAME[name]
+    kind.prepare()
+    kind(data.generate(2000)).close()
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    store = kind(data.generate(rows))
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    store.close()
+    sys.stdout.write(json.dumps({"allocated": held}))
+
+
 def measure(name: str, rows: int) -> dict[str, Any]:
-    """``bytes`` resident and ``reported`` by the store itself (or None) for one contender."""
+    """For one contender ``bytes`` resident, ``allocated`` and ``reported`` by the store itself (None where unknown)."""
     command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), name, str(rows)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
+    result: dict[str, Any] = {"allocated": None}
+    for extra in [[], ["traced"]] if BY_NAME[name].traced else [[]]:
+        done = subprocess.run([*command, *extra], stdout=subprocess.PIPE, check=True)
+        result.update(json.loads(done.stdout))
     return result
 
 

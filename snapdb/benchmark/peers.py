@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Optional
 
 from ..core import SnapDB
 from ..schema import ColumnDef, Schema
-from .rows import NAMES, SCHEMA, SENSOR, THREE
+from .rows import ARRAYS, NAMES, SCHEMA, SENSOR, THREE
 
 Row = dict[str, Any]
 
@@ -34,6 +34,10 @@ class Contender:
     requires: ClassVar[tuple[str, ...]] = ()
     #: point reads in one round, fewer where one takes long (figures are per read)
     most_reads: ClassVar[Optional[int]] = None
+    #: workloads that it has no call for, or none that its users would write
+    lacks: ClassVar[frozenset[str]] = frozenset()
+    #: whether Python's allocator (tracemalloc) sees all of its memory
+    traced: ClassVar[bool] = False
 
     def __init__(self, rows: Iterable[Row]) -> None:
         raise NotImplementedError
@@ -46,8 +50,22 @@ class Contender:
     def available(cls) -> bool:
         return all(importlib.util.find_spec(module) is not None for module in cls.requires)
 
+    @classmethod
+    def from_columns(cls, columns: dict[str, Any]) -> Contender:
+        """A store of NumPy arrays, one a column, of the types of the schema."""
+        raise NotImplementedError
+
+    @classmethod
+    def row_by_row(cls, rows: Iterable[Row]) -> Contender:
+        """A store that each row went into by a call of its own."""
+        raise NotImplementedError
+
     def before(self, workload: str) -> None:
         """Set up for a workload; not timed."""
+
+    def hold(self, values: list[int]) -> None:
+        """Keep the integers of ``packed_sum``; not timed."""
+        raise NotImplementedError
 
     def point_read(self, ids: Iterable[int]) -> Any:
         """Read the rows with these keys; the last one."""
@@ -68,6 +86,40 @@ class Contender:
     def filtered_sum(self) -> Any:
         """SUM(temp) where sensor > 8."""
         raise NotImplementedError
+
+    def int_sum(self) -> Any:
+        """SUM(ts) over all rows."""
+        raise NotImplementedError
+
+    def packed_sum(self) -> Any:
+        """SUM of the integers that ``hold`` gave."""
+        raise NotImplementedError
+
+    def bounds(self) -> Any:
+        """MIN, MAX, COUNT and SUM of temp, stored answers allowed; by name."""
+        raise NotImplementedError
+
+    def select_records(self) -> Any:
+        """The ids of the rows that ``count_three`` counts, as rows of one field."""
+        raise NotImplementedError
+
+    def select_columns(self) -> Any:
+        """The same ids as a column."""
+        raise NotImplementedError
+
+    def group_sum(self) -> Any:
+        """SUM(temp) for each status."""
+        raise NotImplementedError
+
+    def comparable(self, workload: str, answer: Any) -> Any:
+        """An answer in the form that is compared; not timed."""
+        if workload == "point_read":
+            return self.as_dict(answer)
+        if workload == "select_records":
+            return [one["id"] if isinstance(one, dict) else one[0] for one in answer]
+        if workload == "select_columns":
+            return [int(one) for one in answer["id"]]
+        return dict(answer) if workload == "group_sum" else answer
 
     def count_three(self) -> int:
         """Rows with sensor > 8, status "active" and temp < 35."""
@@ -93,18 +145,44 @@ def walk(rows: Iterable[Any]) -> int:
     return count
 
 
+#: workloads that must read every row
+UNAIDED = ("scan_sum", "int_sum", "packed_sum")
+
+
 class _Snap(Contender):
     storage_type: ClassVar[str]
+    traced = True
 
     def __init__(self, rows: Iterable[Row]) -> None:
         schema = Schema([ColumnDef(name, dtype) for name, dtype in SCHEMA])
         self.db = SnapDB(":memory:", schema, storage_type=self.storage_type)
+        self.side: Optional[SnapDB] = None
         self.db.batch_insert(rows)
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Any]) -> Contender:
+        made = cls([])
+        made.db.insert_columns(columns)
+        return made
+
+    @classmethod
+    def row_by_row(cls, rows: Iterable[Row]) -> Contender:
+        made = cls([])
+        insert = made.db.insert
+        for row in rows:
+            insert(row)
+        return made
 
     def before(self, workload: str) -> None:
         # the private switch: a SUM without a filter would otherwise be read off the zone maps
-        engine: Any = self.db._engine
-        engine.zone_answers = workload != "scan_sum"
+        for db in (self.db, self.side):
+            if db is not None:
+                engine: Any = db._engine
+                engine.zone_answers = workload not in UNAIDED
+
+    def hold(self, values: list[int]) -> None:
+        self.side = SnapDB(":memory:", Schema([ColumnDef("v", "i64")]), storage_type=self.storage_type)
+        self.side.insert_columns({"v": values})
 
     def point_read(self, ids: Iterable[int]) -> Any:
         get = self.db.get
@@ -122,8 +200,27 @@ class _Snap(Contender):
     def filtered_sum(self) -> Any:
         return self.db.aggregate("temp", "sum", where=list(SENSOR))
 
+    def int_sum(self) -> Any:
+        return self.db.aggregate("ts", "sum")
+
+    def packed_sum(self) -> Any:
+        return self.side.aggregate("v", "sum") if self.side is not None else None
+
+    def bounds(self) -> Any:
+        aggregate = self.db.aggregate
+        return {kind: aggregate("temp", kind) for kind in ("min", "max", "count", "sum")}
+
     def count_three(self) -> int:
         return int(self.db.count_where(list(THREE)))
+
+    def select_records(self) -> Any:
+        return self.db.select_where(list(THREE), ["id"])
+
+    def select_columns(self) -> Any:
+        return self.db.select_where(list(THREE), ["id"], orient="columns")
+
+    def group_sum(self) -> Any:
+        return self.db.group_by("status", "temp", "sum")
 
     def iterate(self) -> int:
         return walk(self.db)
@@ -133,6 +230,8 @@ class _Snap(Contender):
 
     def close(self) -> None:
         self.db.close()
+        if self.side is not None:
+            self.side.close()
 
 
 class SnapColumnar(_Snap):
@@ -157,11 +256,27 @@ class Sqlite(Contender):
     name = "sqlite"
     label = "sqlite3"
     requires = ("_sqlite3",)  # some builds of Python lack it
+    lacks = frozenset(("insert_columns", "select_columns"))
     module: ClassVar[Any] = None
 
     @classmethod
     def prepare(cls) -> None:
         cls.module = importlib.import_module("sqlite3")
+
+    @classmethod
+    def row_by_row(cls, rows: Iterable[Row]) -> Contender:
+        made = cls([])
+        execute = made.connection.execute
+        execute("BEGIN")
+        for row in rows:
+            execute("INSERT INTO t VALUES(:id, :ts, :sensor, :status, :temp)", row)
+        made.connection.commit()
+        return made
+
+    def hold(self, values: list[int]) -> None:
+        self.connection.execute("CREATE TABLE side(v INTEGER)")
+        self.connection.executemany("INSERT INTO side VALUES(?)", zip(values))
+        self.connection.commit()
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.connection = self.module.connect(":memory:")
@@ -190,6 +305,23 @@ class Sqlite(Contender):
     def count_three(self) -> int:
         return int(self._one("SELECT COUNT(*) FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"))
 
+    def int_sum(self) -> Any:
+        return self._one("SELECT SUM(ts) FROM t")
+
+    def packed_sum(self) -> Any:
+        return self._one("SELECT SUM(v) FROM side")
+
+    def bounds(self) -> Any:
+        found = self.connection.execute("SELECT MIN(temp), MAX(temp), COUNT(temp), SUM(temp) FROM t").fetchone()
+        return dict(zip(("min", "max", "count", "sum"), found))
+
+    def select_records(self) -> Any:
+        query = "SELECT id FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"
+        return self.connection.execute(query).fetchall()
+
+    def group_sum(self) -> Any:
+        return self.connection.execute("SELECT status, SUM(temp) FROM t GROUP BY status").fetchall()
+
     def iterate(self) -> int:
         return walk(self.connection.execute("SELECT * FROM t"))
 
@@ -202,9 +334,46 @@ class Dicts(Contender):
 
     name = "dict"
     label = "dict"
+    lacks = frozenset(("insert_columns", "select_columns"))
+    traced = True
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.table = {row["id"]: row.copy() for row in rows}
+        self.side: list[int] = []
+
+    @classmethod
+    def row_by_row(cls, rows: Iterable[Row]) -> Contender:
+        made = cls([])
+        table = made.table
+        for row in rows:
+            table[row["id"]] = row.copy()
+        return made
+
+    def hold(self, values: list[int]) -> None:
+        self.side = values
+
+    def int_sum(self) -> Any:
+        return sum(row["ts"] for row in self.table.values())
+
+    def packed_sum(self) -> Any:
+        return sum(self.side)
+
+    def bounds(self) -> Any:
+        values = [row["temp"] for row in self.table.values()]
+        return {"min": min(values), "max": max(values), "count": len(values), "sum": sum(values)}
+
+    def select_records(self) -> Any:
+        return [
+            {"id": row["id"]}
+            for row in self.table.values()
+            if row["sensor"] > 8 and row["status"] == "active" and row["temp"] < 35.0
+        ]
+
+    def group_sum(self) -> Any:
+        found: dict[str, float] = {}
+        for row in self.table.values():
+            found[row["status"]] = found.get(row["status"], 0.0) + row["temp"]
+        return found
 
     def point_read(self, ids: Iterable[int]) -> Any:
         table = self.table
@@ -240,6 +409,7 @@ class Pandas(Contender):
     name = "pandas"
     label = "pandas"
     requires = ("pandas",)
+    lacks = frozenset(("single_insert",))
     most_reads = 2_000
     module: ClassVar[Any] = None
 
@@ -250,6 +420,39 @@ class Pandas(Contender):
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.frame = self.module.DataFrame(rows)
+        self.side: Any = None
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Any]) -> Contender:
+        made = cls([])
+        made.frame = cls.module.DataFrame(columns, copy=True)
+        return made
+
+    def hold(self, values: list[int]) -> None:
+        self.side = self.module.Series(values, dtype="int64")
+
+    def _chosen(self) -> Any:
+        frame = self.frame
+        return (frame["sensor"] > 8) & (frame["status"] == "active") & (frame["temp"] < 35.0)
+
+    def int_sum(self) -> Any:
+        return self.frame["ts"].sum()
+
+    def packed_sum(self) -> Any:
+        return self.side.sum()
+
+    def bounds(self) -> Any:
+        column = self.frame["temp"]
+        return {"min": column.min(), "max": column.max(), "count": column.count(), "sum": column.sum()}
+
+    def select_records(self) -> Any:
+        return self.frame.loc[self._chosen(), ["id"]].to_dict("records")
+
+    def select_columns(self) -> Any:
+        return {"id": self.frame.loc[self._chosen(), "id"].to_numpy()}
+
+    def group_sum(self) -> Any:
+        return self.frame.groupby("status")["temp"].sum().to_dict()
 
     def point_read(self, ids: Iterable[int]) -> Any:
         read = self.frame.iloc
@@ -269,8 +472,7 @@ class Pandas(Contender):
         return frame["temp"][frame["sensor"] > 8].sum()
 
     def count_three(self) -> int:
-        frame = self.frame
-        return int(((frame["sensor"] > 8) & (frame["status"] == "active") & (frame["temp"] < 35.0)).sum())
+        return int(self._chosen().sum())
 
     def iterate(self) -> int:
         return walk(self.frame.itertuples())
@@ -290,7 +492,8 @@ class NumPy(Contender):
     requires = ("numpy",)
     most_reads = 20_000
     module: ClassVar[Any] = None
-    dtypes: ClassVar[dict[str, str]] = {"id": "i4", "ts": "i8", "sensor": "u1", "status": "S8", "temp": "f8"}
+    lacks = frozenset(("single_insert", "select_records"))
+    traced = True
 
     @classmethod
     def prepare(cls) -> None:
@@ -299,7 +502,38 @@ class NumPy(Contender):
     def __init__(self, rows: Iterable[Row]) -> None:
         listed = rows if isinstance(rows, list) else list(rows)
         array = self.module.array
-        self.columns = {name: array([row[name] for row in listed], dtype=dtype) for name, dtype in self.dtypes.items()}
+        self.columns = {name: array([row[name] for row in listed], dtype=dtype) for name, dtype in ARRAYS.items()}
+        self.side: Any = None
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Any]) -> Contender:
+        made = cls([])
+        made.columns = {name: column.copy() for name, column in columns.items()}
+        return made
+
+    def hold(self, values: list[int]) -> None:
+        self.side = self.module.array(values, dtype="i8")
+
+    def _chosen(self) -> Any:
+        columns = self.columns
+        return (columns["sensor"] > 8) & (columns["status"] == b"active") & (columns["temp"] < 35.0)
+
+    def int_sum(self) -> Any:
+        return self.columns["ts"].sum()
+
+    def packed_sum(self) -> Any:
+        return self.side.sum()
+
+    def bounds(self) -> Any:
+        column = self.columns["temp"]
+        return {"min": column.min(), "max": column.max(), "count": column.size, "sum": column.sum()}
+
+    def select_columns(self) -> Any:
+        return {"id": self.columns["id"][self._chosen()]}
+
+    def group_sum(self) -> Any:
+        names, codes = self.module.unique(self.columns["status"], return_inverse=True)
+        return zip(names.astype("U").tolist(), self.module.bincount(codes, weights=self.columns["temp"]))
 
     def point_read(self, ids: Iterable[int]) -> Any:
         columns = tuple(self.columns.items())
@@ -318,9 +552,7 @@ class NumPy(Contender):
         return self.columns["temp"][self.columns["sensor"] > 8].sum()
 
     def count_three(self) -> int:
-        columns = self.columns
-        chosen = (columns["sensor"] > 8) & (columns["status"] == b"active") & (columns["temp"] < 35.0)
-        return int(self.module.count_nonzero(chosen))
+        return int(self.module.count_nonzero(self._chosen()))
 
     def iterate(self) -> int:
         return walk(zip(*(column.tolist() for column in self.columns.values())))
@@ -330,6 +562,7 @@ class NumPy(Contender):
 
     def close(self) -> None:
         self.columns = {}
+        self.side = None
 
 
 class Polars(Contender):
@@ -338,6 +571,7 @@ class Polars(Contender):
     name = "polars"
     label = "polars"
     requires = ("polars",)
+    lacks = frozenset(("single_insert",))
     module: ClassVar[Any] = None
 
     @classmethod
@@ -346,6 +580,39 @@ class Polars(Contender):
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.frame = self.module.DataFrame(rows)
+        self.side: Any = None
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Any]) -> Contender:
+        made = cls([])
+        made.frame = cls.module.DataFrame(columns)
+        return made
+
+    def hold(self, values: list[int]) -> None:
+        self.side = self.module.Series(values, dtype=self.module.Int64)
+
+    def _chosen(self) -> Any:
+        col = self.module.col
+        return (col("sensor") > 8) & (col("status") == "active") & (col("temp") < 35.0)
+
+    def int_sum(self) -> Any:
+        return self.frame["ts"].sum()
+
+    def packed_sum(self) -> Any:
+        return self.side.sum()
+
+    def bounds(self) -> Any:
+        column = self.frame["temp"]
+        return {"min": column.min(), "max": column.max(), "count": column.count(), "sum": column.sum()}
+
+    def select_records(self) -> Any:
+        return self.frame.filter(self._chosen()).select("id").to_dicts()
+
+    def select_columns(self) -> Any:
+        return self.frame.filter(self._chosen()).select("id")
+
+    def group_sum(self) -> Any:
+        return self.frame.group_by("status").agg(self.module.col("temp").sum()).iter_rows()
 
     def point_read(self, ids: Iterable[int]) -> Any:
         read = self.frame.row
@@ -366,9 +633,7 @@ class Polars(Contender):
 
     def count_three(self) -> int:
         # counting the condition takes half the time of frame.filter(condition).height
-        col = self.module.col
-        condition = (col("sensor") > 8) & (col("status") == "active") & (col("temp") < 35.0)
-        return int(self.frame.select(condition.sum()).item())
+        return int(self.frame.select(self._chosen().sum()).item())
 
     def iterate(self) -> int:
         return walk(self.frame.iter_rows(named=True))
@@ -380,12 +645,26 @@ class Polars(Contender):
         self.frame = None
 
 
+class PolarsCategorical(Polars):
+    """The same with ``status`` as a Categorical, which its users choose for a column of few values."""
+
+    name = "polars_cat"
+    label = "polars Categorical"
+    lacks = Polars.lacks | {"insert_columns"}
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        super().__init__(rows)
+        if self.frame.height:
+            self.frame = self.frame.with_columns(self.module.col("status").cast(self.module.Categorical))
+
+
 class DuckDB(Contender):
     """DuckDB in memory, one thread; rows go in through an Arrow table, its fastest way in from Python."""
 
     name = "duckdb"
     label = "DuckDB"
     requires = ("duckdb", "pyarrow")
+    lacks = frozenset(("insert_columns", "single_insert"))
     most_reads = 500
     module: ClassVar[Any] = None
     arrow: ClassVar[Any] = None
@@ -405,6 +684,12 @@ class DuckDB(Contender):
         self.connection.execute("INSERT INTO t SELECT * FROM source")
         self.connection.unregister("source")
 
+    def hold(self, values: list[int]) -> None:
+        other = self.connection.cursor()  # the last answer of this one may not be read to its end
+        other.register("source", self.arrow.table({"v": values}))
+        other.execute("CREATE TABLE side AS SELECT * FROM source")
+        other.close()
+
     def point_read(self, ids: Iterable[int]) -> Any:
         execute = self.connection.execute
         row = None
@@ -423,6 +708,27 @@ class DuckDB(Contender):
 
     def count_three(self) -> int:
         return int(self._one("SELECT count(*) FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"))
+
+    def int_sum(self) -> Any:
+        return self._one("SELECT SUM(ts) FROM t")
+
+    def packed_sum(self) -> Any:
+        return self._one("SELECT SUM(v) FROM side")
+
+    def bounds(self) -> Any:
+        found = self.connection.execute("SELECT MIN(temp), MAX(temp), COUNT(temp), SUM(temp) FROM t").fetchone()
+        return dict(zip(("min", "max", "count", "sum"), found))
+
+    def select_records(self) -> Any:
+        query = "SELECT id FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"
+        return self.connection.execute(query).fetchall()
+
+    def group_sum(self) -> Any:
+        return self.connection.execute("SELECT status, SUM(temp) FROM t GROUP BY status").fetchall()
+
+    def select_columns(self) -> Any:
+        query = "SELECT id FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"
+        return self.connection.execute(query).fetchnumpy()
 
     def _batches(self) -> Iterator[Any]:
         cursor = self.connection.execute("SELECT * FROM t")
@@ -447,6 +753,8 @@ def _arrow_single_thread() -> None:
         arrow.set_io_thread_count(1)
 
 
-CONTENDERS: tuple[type[Contender], ...] = (SnapColumnar, SnapRow, Sqlite, Pandas, Dicts, NumPy, Polars, DuckDB)
+CONTENDERS: tuple[type[Contender], ...] = (
+    SnapColumnar, SnapRow, Sqlite, Pandas, Dicts, NumPy, Polars, PolarsCategorical, DuckDB,
+)  # fmt: skip
 BY_NAME = {contender.name: contender for contender in CONTENDERS}
 OURS = (SnapColumnar.name, SnapRow.name)

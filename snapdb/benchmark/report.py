@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .files import FILE_TITLES, FILE_UNITS, SIZE
-from .workloads import MEMORY, REPORTED, TITLES, UNITS
+from .files import FILE_TITLES, FILE_UNITS, PARQUET, SIZE
+from .typed_files import PARQUET_LABEL
+from .workloads import ALLOCATED, MEMORY, REPORTED, TITLES, UNITS
 
 
 def amount(value: float) -> str:
@@ -49,10 +50,11 @@ def figures(report: dict[str, Any]) -> str:
     names = list(report["labels"])
     lines = []
     for name, workload in report["workloads"].items():
-        cells = [amount(workload["contenders"][one]["per_second"]) for one in names]
+        taken = [workload["contenders"].get(one) for one in names]
+        cells = [amount(one["per_second"]) if one else "–" for one in taken]
         lines.append([f"{TITLES[name]} ({UNITS[name]})", *cells])
     held = report.get("memory", {}).get("contenders", {})
-    for name, field in ((MEMORY, "bytes"), (REPORTED, "reported")) if held else ():
+    for name, field in ((MEMORY, "bytes"), (ALLOCATED, "allocated"), (REPORTED, "reported")) if held else ():
         sizes = [held.get(one, {}).get(field) for one in names]
         lines.append([f"{TITLES[name]} ({UNITS[name]})", *(_three(size / 1e6) if size else "–" for size in sizes)])
     return table(["", *report["labels"].values()], lines)
@@ -77,6 +79,10 @@ def _files(found: dict[str, Any], rows: int) -> list[str]:
     if system == "tmpfs":
         about += ". **tmpfs is memory: these figures say nothing of a disk**"
     parts = [about, _file_figures(found)]
+    if found["weather"]:
+        told = {**labels, "parquet": PARQUET_LABEL}
+        sizes = ", ".join(f"{told[name]} {size:,} bytes" for name, size in found["weather"].items())
+        parts += [f"{FILE_TITLES[PARQUET]}: {sizes}."]
     pairs = [
         (mine, peer)
         for mine in ("columnar", "row")

@@ -13,6 +13,8 @@ SCHEMA = (("id", "i32"), ("ts", "i64"), ("sensor", "u8"), ("status", "bytes:8"),
 NAMES = tuple(name for name, _ in SCHEMA)
 STATUS = ("active", "idle", "banned")
 READS = 50_000
+#: the NumPy type of each column, for tables given as arrays
+ARRAYS = {"id": "i4", "ts": "i8", "sensor": "u1", "status": "S8", "temp": "f8"}
 #: the three-condition filter, and the filter of the filtered SUM
 THREE = (("sensor", "gt", 8), ("status", "eq", "active"), ("temp", "lt", 35.0))
 SENSOR = (("sensor", "gt", 8),)
@@ -35,3 +37,9 @@ def keys(count: int, reads: int = READS) -> list[int]:
     """Random keys for point reads."""
     draw = random.Random(43).randrange
     return [draw(count) for _ in range(reads)]
+
+
+def packed(count: int) -> list[int]:
+    """``count`` random integers of 21 bits, which are no column of the rows: their sum cannot be told from the ends."""
+    draw = random.Random(43).getrandbits
+    return [draw(21) for _ in range(count)]

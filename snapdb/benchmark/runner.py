@@ -5,6 +5,8 @@ A ratio is taken within a round; what is reported is the median of the rounds, w
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
@@ -15,11 +17,29 @@ from .file_peers import FILE_BY_NAME, FileContender
 from .files import FILE_NAMES
 from .peers import BY_NAME, OURS, Contender
 from .timing import engine_ratios, figure, rotated, seconds, spread
-from .workloads import BULK_INSERT, MEMORY, NAMES, READING, REPORTED, UNITS, Workload, check, expected, keys_for
+from .workloads import (
+    ALLOCATED,
+    BULK_INSERT,
+    INSERT_COLUMNS,
+    MEMORY,
+    NAMES,
+    PACKED_SUM,
+    READING,
+    REPORTED,
+    SINGLE_INSERT,
+    UNITS,
+    Workload,
+    WrongAnswer,
+    check,
+    expected,
+    keys_for,
+)  # fmt: skip
 
 #: one timing lasts at least this long, where repeating the call can make it so
 LEAST_SECONDS = 0.02
 MOST_CALLS = 2_000
+#: rows of one timing that go in one by one
+SINGLES = 100_000
 COMMITS = 500
 #: stands for every workload of files
 FILES = "files"
@@ -109,12 +129,19 @@ def _timings(what: Plan, say: Note) -> dict[str, dict[str, Any]]:
     stores, inserts = _bulk_inserts(what.contenders, rows, rounds, say)
     if rounds:
         timed[BULK_INSERT] = inserts
+    for name, takes in ((INSERT_COLUMNS, _columns_of), (SINGLE_INSERT, _singles_of)):
+        if name in what.workloads:
+            timed[name] = _other_inserts(name, takes(rows), what, say)
     # the stores are loaded: what they did not keep is given back before anything is read
     del rows
     try:
         for workload in READING:
             if workload.name in what.workloads:
                 say(workload.title)
+                if workload.name == PACKED_SUM:
+                    values = data.packed(what.rows)
+                    for store in stores:
+                        store.hold(values)
                 timed[workload.name] = _reading(workload, stores, keys, answers[workload.name], what)
     finally:
         for store in stores:
@@ -144,9 +171,50 @@ def _bulk_inserts(
     return [kept[contender.name] for contender in order], figures
 
 
+class _Load(NamedTuple):
+    """What one timing of a load takes: its rows in some form, how many they are, and the call."""
+
+    given: Any
+    rows: int
+    make: Callable[[type[Contender], Any], Contender]
+
+
+def _columns_of(rows: list[dict[str, Any]]) -> Optional[_Load]:
+    """The rows as NumPy arrays; None where NumPy is not installed."""
+    if importlib.util.find_spec("numpy") is None:
+        return None
+    array = importlib.import_module("numpy").array
+    arrays = {name: array([row[name] for row in rows], dtype=dtype) for name, dtype in data.ARRAYS.items()}
+    return _Load(arrays, len(rows), lambda contender, columns: contender.from_columns(columns))
+
+
+def _singles_of(rows: list[dict[str, Any]]) -> Optional[_Load]:
+    few = rows[:SINGLES]
+    return _Load(few, len(few), lambda contender, listed: contender.row_by_row(listed))
+
+
+def _other_inserts(name: str, load: Optional[_Load], what: Plan, say: Note) -> dict[str, Any]:
+    """Load fresh stores in another way, after an untimed one whose rows are counted."""
+    order = [contender for contender in what.contenders if name not in contender.lacks and load is not None]
+    times: dict[str, list[float]] = {contender.name: [] for contender in order}
+    if load is None:
+        return {}
+    for number in range(-1, what.rounds):
+        say(f"{name}, round {number + 1}")
+        for contender in rotated(order, max(number, 0)):
+            taken, store = seconds(partial(load.make, contender, load.given))
+            if number >= 0:
+                times[contender.name].append(taken)
+            elif store.iterate() != load.rows:
+                raise WrongAnswer(f"{contender.label}: {name}: not all of the {load.rows} rows are there")
+            store.close()
+    return {one: figure(taken, load.rows, 1) for one, taken in times.items()}
+
+
 def _reading(workload: Workload, stores: list[Contender], keys: list[int], right: Any, what: Plan) -> dict[str, Any]:
     """Time one workload; a first call of each contender warms it up, is checked and says how often to repeat."""
     calls: dict[str, int] = {}
+    stores = [store for store in stores if workload.name not in store.lacks]
     times: dict[str, list[float]] = {store.name: [] for store in stores}
     chosen = {store.name: keys_for(type(store), keys) for store in stores}
     for store in stores:
@@ -160,10 +228,8 @@ def _reading(workload: Workload, stores: list[Contender], keys: list[int], right
             store.before(workload.name)
             taken, _ = seconds(_repeat(workload, store, chosen[store.name], calls[store.name]))
             times[store.name].append(taken / calls[store.name])
-    by_read = workload.unit == "ops/s"
-    return {
-        name: figure(taken, len(chosen[name]) if by_read else what.rows, calls[name]) for name, taken in times.items()
-    }
+    handled = {"ops/s": None, "calls/s": 1}.get(workload.unit, what.rows)
+    return {name: figure(taken, handled or len(chosen[name]), calls[name]) for name, taken in times.items()}
 
 
 def _repeat(workload: Workload, store: Contender, keys: list[int], calls: int) -> Callable[[], None]:
@@ -184,7 +250,8 @@ def ratios(report: dict[str, Any]) -> dict[str, Any]:
     held = report.get("memory", {}).get("contenders", {})
     if held:
         result[MEMORY] = _memory_ratios({name: one["bytes"] for name, one in held.items()})
-        result[REPORTED] = _memory_ratios({name: one["reported"] for name, one in held.items()})
+        for part, field in ((ALLOCATED, "allocated"), (REPORTED, "reported")):
+            result[part] = _memory_ratios({name: one[field] for name, one in held.items()})
     return result
 
 

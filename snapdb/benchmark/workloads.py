@@ -17,11 +17,16 @@ class Workload(NamedTuple):
     run: Callable[[Contender, list[int]], Any]
 
 
-#: timed through the constructor, on a fresh store each time
+#: timed through a constructor, on a fresh store each time
 BULK_INSERT = "bulk_insert"
+INSERT_COLUMNS = "insert_columns"
+SINGLE_INSERT = "single_insert"
 POINT_READ = "point_read"
+#: asks a column of its own, which ``hold`` gives a store
+PACKED_SUM = "packed_sum"
 MEMORY = "memory"
-#: the part of MEMORY that a store says of itself; a row of its own in the tables
+#: parts of MEMORY, rows of their own in the tables: what Python's allocator counts, and what a store says of itself
+ALLOCATED = "memory_allocated"
 REPORTED = "memory_reported"
 
 READING: tuple[Workload, ...] = (
@@ -29,17 +34,29 @@ READING: tuple[Workload, ...] = (
     Workload("scan_sum", "full scan + SUM", "rows/s", lambda store, keys: store.scan_sum()),
     Workload("filtered_sum", "SUM where sensor > 8", "rows/s", lambda store, keys: store.filtered_sum()),
     Workload("zone_sum", "SUM, stored answers allowed", "rows/s", lambda store, keys: store.zone_sum()),
+    Workload("int_sum", "full scan + SUM of ts", "rows/s", lambda store, keys: store.int_sum()),
+    Workload(PACKED_SUM, "full scan + SUM, 21 random bits", "rows/s", lambda store, keys: store.packed_sum()),
+    Workload("bounds", "MIN, MAX, COUNT and SUM", "calls/s", lambda store, keys: store.bounds()),
     Workload("count_three", "three-condition filter", "rows/s", lambda store, keys: store.count_three()),
+    Workload("select_records", "its ids as records", "rows/s", lambda store, keys: store.select_records()),
+    Workload("select_columns", "its ids as a column", "rows/s", lambda store, keys: store.select_columns()),
+    Workload("group_sum", "SUM by status", "rows/s", lambda store, keys: store.group_sum()),
     Workload("iterate", "iterate all rows", "rows/s", lambda store, keys: store.iterate()),
 )
 TITLES = {
     BULK_INSERT: "bulk insert",
+    INSERT_COLUMNS: "bulk insert of NumPy arrays",
+    SINGLE_INSERT: "insert row by row",
     **{workload.name: workload.title for workload in READING},
     MEMORY: "memory footprint",
 }
 NAMES = tuple(TITLES)
-TITLES[REPORTED] = "memory, as the store says"
-UNITS = {BULK_INSERT: "rows/s", **{workload.name: workload.unit for workload in READING}, MEMORY: "MB", REPORTED: "MB"}
+TITLES.update({ALLOCATED: "memory, as Python's allocator counts", REPORTED: "memory, as the store says"})
+UNITS = {
+    **dict.fromkeys((BULK_INSERT, INSERT_COLUMNS, SINGLE_INSERT), "rows/s"),
+    **{workload.name: workload.unit for workload in READING},
+    **dict.fromkeys((MEMORY, ALLOCATED, REPORTED), "MB"),
+}
 
 
 class WrongAnswer(Exception):
@@ -49,28 +66,43 @@ class WrongAnswer(Exception):
 def expected(rows: list[dict[str, Any]], keys: list[int]) -> dict[str, Any]:
     """Every workload's answer, from the rows themselves."""
     over = [row for row in rows if row["sensor"] > 8]
-    total = sum(row["temp"] for row in rows)
+    three = [row["id"] for row in over if row["status"] == "active" and row["temp"] < 35.0]
+    temps = [row["temp"] for row in rows]
+    total = sum(temps)
+    groups: dict[str, float] = {}
+    for row in rows:
+        groups[row["status"]] = groups.get(row["status"], 0.0) + row["temp"]
     return {
         POINT_READ: rows[keys[-1]],
         "scan_sum": total,
         "zone_sum": total,
         "filtered_sum": sum(row["temp"] for row in over),
-        "count_three": sum(1 for row in over if row["status"] == "active" and row["temp"] < 35.0),
+        "int_sum": sum(row["ts"] for row in rows),
+        PACKED_SUM: sum(data.packed(len(rows))),
+        "bounds": {"min": min(temps), "max": max(temps), "count": len(temps), "sum": total},
+        "count_three": len(three),
+        "select_records": three,
+        "select_columns": three,
+        "group_sum": groups,
         "iterate": len(rows),
     }
 
 
+def _same(answer: Any, right: Any) -> bool:
+    """Whether an answer is right; sums may differ in their last digits (order of addition)."""
+    if isinstance(right, dict):
+        return set(answer) == set(right) and all(_same(answer[key], right[key]) for key in right)
+    if isinstance(right, float):
+        return bool(abs(answer - right) <= 1e-9 * abs(right))
+    return bool(answer == right)
+
+
 def check(store: Contender, workload: str, answer: Any, right: Any) -> None:
-    """Raise WrongAnswer unless ``answer`` is ``right``; sums may differ in their last digits (order of addition)."""
-    if workload == POINT_READ:
-        answer = store.as_dict(answer)
-        same = answer == right
-    elif isinstance(right, float):
-        same = abs(answer - right) <= 1e-9 * abs(right)
-    else:
-        same = answer == right
-    if not same:
-        raise WrongAnswer(f"{store.label}: {TITLES[workload]}: {answer!r} instead of {right!r}")
+    """Raise WrongAnswer unless ``answer`` is ``right``."""
+    answer = store.comparable(workload, answer)
+    if not _same(answer, right):
+        told = f"{answer!r} instead of {right!r}" if not isinstance(right, list) else f"not the {len(right)} ids"
+        raise WrongAnswer(f"{store.label}: {TITLES[workload]}: {told}")
 
 
 def keys_for(store: type[Contender], keys: list[int]) -> list[int]:
@@ -81,15 +113,7 @@ def keys_for(store: type[Contender], keys: list[int]) -> list[int]:
 
 
 __all__ = [
-    "BULK_INSERT",
-    "MEMORY",
-    "NAMES",
-    "POINT_READ",
-    "READING",
-    "REPORTED",
-    "TITLES",
-    "UNITS",
-    "Workload",
-    "WrongAnswer",
-]
+    "ALLOCATED", "BULK_INSERT", "INSERT_COLUMNS", "MEMORY", "NAMES", "PACKED_SUM", "POINT_READ", "READING", "REPORTED",
+    "SINGLE_INSERT", "TITLES", "UNITS", "Workload", "WrongAnswer",
+]  # fmt: skip
 __all__ += ["check", "data", "expected", "keys_for"]
