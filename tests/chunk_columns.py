@@ -116,13 +116,92 @@ def text_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
     return found
 
 
+def shaped_ints(code: int, chance: random.Random) -> dict[str, list[Any]]:
+    """Columns for runs, exceptions, steps and lines."""
+    low, high = c.LIMITS[code]
+    runs = [low + (row // 150 * 7 + row // 900 * 3) % 60 for row in range(3 * N)]
+    within = [None if row < 70 or row % 11 == 3 or N <= row < 2 * N else value for row, value in enumerate(runs)]
+    if code in (c.I8, c.U8):
+        return {"runs null": within}
+    high = min(high, low + 10**12) if code != c.U64 else high
+    rare = [low + chance.randrange(12) for _ in range(2 * N)]
+    for row in (0, 7, 900, N, 2 * N - 1):
+        rare[row] = high - row
+    if code in (c.I16, c.U16):
+        return {"runs": runs, "outliers null": nulled(rare, 4)}
+    crowded = [low + chance.randrange(12) for _ in range(3 * N)]
+    crowded[N + 5 : N + 160 : 3] = [high - chance.randrange(9) for _ in range(52)]
+    found = {"runs null": within, "outliers": rare, "outliers null": nulled(rare, 4), "outliers in a block": crowded}
+    apart = (high - low) // 5000
+    jitter = [low + 40 + row * apart + chance.randrange(-20, 20) for row in range(3 * N)]
+    if code == c.U32:
+        return {"runs": runs, "outliers in a block": crowded, "line": jitter}
+    found |= {
+        "steps": [low + 5 + chance.randrange(4000) * apart for _ in range(2 * N)],
+        "steps null": nulled([low + chance.randrange(300) * 3600 for _ in range(2 * N)], 5),
+        "line": jitter,
+        "falling line": jitter[::-1],
+        "line with gaps": [value + row // 500 * apart for row, value in enumerate(jitter)],
+        "exact lines": [low + row * 5 + row // N * 1000 for row in range(3 * N)],
+        "line of steps": [low + row * 7200 // 1023 * 900 + row % 2 * 900 for row in range(3 * N)],
+        "line with outliers": [high - 3 if row % 800 == 700 else value for row, value in enumerate(jitter)],
+        "lines in runs": [low + row // 100 * 100 for row in range(3 * N)],
+    }
+    if code in (c.I64, c.U64):
+        end = c.LIMITS[code][1]
+        found["line to the end"] = [end - value + min(jitter) for value in jitter]
+    return found
+
+
+def decimal_columns(code: int, chance: random.Random) -> dict[str, list[Any]]:
+    cut = f32 if code == c.F32 else float
+    cents = [cut(chance.randrange(-3000, 3000) / 100) for _ in range(2 * N)]
+    odd = list(cents)
+    odd[5::300] = [cut(chance.choice([NAN, INF, -INF, -0.0, 1e-30, 1e30])) for _ in odd[5::300]]
+    many = list(cents)
+    many[9::150] = [cut(chance.random()) for _ in many[9::150]]
+    rare = list(cents)
+    rare[11::700] = [cut(chance.randrange(10**6) / 100) for _ in rare[11::700]]
+    found = {
+        "cents": cents,
+        "cents null": nulled(cents, 3),
+        "odd cents": odd,
+        "odd cents null": nulled(odd, 7),
+        "too many odd": many,
+        "rare cents": rare,
+        "tenths in runs": [cut(row // 170 / 10) for row in range(3 * N)],
+        "halves": [cut(chance.randrange(9000) / 2 - 7.5) for _ in range(2 * N)],
+        "more digits later": [*cents, *[cut(chance.randrange(9000) / 1000) for _ in range(N)]],
+        "tiny": [cut(chance.randrange(30) * (1e-9 if code == c.F32 else 1e-15)) for _ in range(2 * N)],
+        "whole": [cut(chance.randrange(10**6)) for _ in range(2 * N)],
+    }
+    if code == c.F64:
+        wide = [chance.randrange(10**14) / 10 for _ in range(2 * N)]
+        found["wide"] = [1e14 + 0.1, -1e14 - 0.3, 5e-324, *wide[3:]]
+        found["odd nan"] = [ODD_NAN if row % 500 == 3 else value for row, value in enumerate(cents)]
+    return found
+
+
+def front_columns(chance: random.Random) -> dict[str, list[Any]]:
+    names = [f"https://example.com/shop/{chance.choice(['shoes', 'shirts'])}/{row:04}" for row in range(500)]
+    urls = [chance.choice(names).encode() for _ in range(2 * N)]
+    long = [b"", b"y", b"x" * 70_000, b"x" * 70_000 + b"z", b"x" * 300]
+    return {
+        "urls": urls,
+        "urls null": nulled([b"" if row % 50 == 7 else url for row, url in enumerate(urls)], 6),
+        "long": [chance.choice(long[:2] if row % 64 else long) for row in range(N)],
+        "runs": [b"%03d" % (row // 130 % 7) for row in range(3 * N)],
+        "rare": [b"%05d" % row if row % 200 == 3 else b"usual" for row in range(2 * N)],
+    }
+
+
 @functools.lru_cache(None)
 def columns(code: int) -> dict[str, list[Any]]:
     chance = random.Random(code)
     if code in c.VARLEN:
-        return text_columns(code, chance)
+        return {**text_columns(code, chance), **front_columns(chance)}
     if code in c.FLOATS:
-        return float_columns(code, chance)
+        return {**float_columns(code, chance), **decimal_columns(code, chance)}
     if code == c.BOOL:
         mixed = [chance.randint(0, 1) for _ in range(2 * N)]
         return {
@@ -136,8 +215,12 @@ def columns(code: int) -> dict[str, list[Any]]:
         return {
             "few": few, "wide": wide, "up": [i * day for i in range(N)], "const": [-day] * N, "null": [None] * N,
             "few null": nulled(few, 3), "wide null": nulled(wide, 5), "small": [day + i % 9 for i in range(N)],
+            "runs": [row // 200 * day for row in range(3 * N)],
+            "hours": [chance.randrange(20_000) * (day // 24 or 7) for row in range(3 * N)],
+            "line": [row * (day // 144 or 9) + chance.randrange(5) for row in range(3 * N)],
+            "outliers": [9000 * day + row if row % 700 == 5 else row % 12 for row in range(3 * N)],
         }  # fmt: skip
-    return int_columns(code, chance)
+    return {**int_columns(code, chance), **shaped_ints(code, chance)}
 
 
 CODES = sorted(c.WIDTHS.keys() | c.VARLEN)

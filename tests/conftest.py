@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -202,8 +205,46 @@ def any_files(
         yield made
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes, unless it is asked for."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--on",
+        metavar="BACKENDS",
+        help="of tests that run once on each backend only these runs, as in --on=c,numpy; tests that compare backends, "
+        "or do not ask for one, are all run",
+    )
+
+
+#: the parameters by which a test runs on each backend
+_ON = ("kernels", "backend_name", "backend", "disk_files", "any_files")
+
+
+def _runs_on(item: Any) -> Optional[str]:
+    """The one backend that a test runs on; None for one that runs on what is in force, or may use several."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    found = {value[0] if isinstance(value, tuple) else value for name, value in parameters.items() if name in _ON}
+    return str(found.pop()) if len(found) == 1 and not _uses_several(item.module) else None
+
+
+#: what a module does whose tests have several backends side by side, or arrays of NumPy beside another one
+_SEVERAL = re.compile(r"""(?<!\("backend", )_ext\.available\(\)|_ext\.backend\(|(skip|find_spec)\("(numpy|pandas)""")
+
+
+@functools.cache
+def _uses_several(module: Any) -> bool:
+    return _SEVERAL.search(inspect.getsource(module)) is not None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the backends that are not asked for, and what takes minutes unless it is."""
+    wanted = config.getoption("--on")
+    if wanted is not None:
+        names = wanted.split(",")
+        if not set(names) <= set(_ext.BACKENDS):
+            raise pytest.UsageError(f"--on={wanted}: backends are {', '.join(_ext.BACKENDS)}")
+        left_out = [item for item in items if _runs_on(item) not in (None, *names)]
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(map(id, left_out))
+        items[:] = [item for item in items if id(item) not in gone]
     if not os.environ.get("SNAPDB_LONG"):
         for item in items:
             if item.get_closest_marker("long"):

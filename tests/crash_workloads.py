@@ -18,6 +18,7 @@ from unittest import mock
 from model import Model
 
 from snapdb import ColumnDef, Schema, SnapDB, tablefile
+from snapdb.columnar_file import TAIL_ROWS
 from snapdb.storage import snapshots, wal
 from snapdb.testing.crash import Mismatch, Recording, Session, again, history, record, rows
 
@@ -114,6 +115,12 @@ class Play:
         seen, wanted = self.session.see(self.db), self.expected(self.model, self.kept)
         if seen != wanted:
             raise Mismatch(f"the table holds {seen}, not {wanted}")
+
+    def tail_is(self, packed: bool) -> None:
+        """The file has the tail of a table of one segment in its chunks, or in pieces."""
+        entry = self.db._file.store.entry(0)
+        if any(piece.tag >> 24 == TAIL_ROWS for piece in entry.pieces) is packed:
+            raise Mismatch(f"the tail is {'not ' * packed}in the chunks")
 
     def expected(self, model: Model, kept: dict[str, Model]) -> Any:
         """What the session sees of a table like this model, with snapshots like these."""
@@ -399,6 +406,29 @@ def overlays(p: Play) -> None:
         p.checkpoint()
     p.do(("batch_update", [("a", "lt", 90)], {"z": 200}))
     p.transaction(("update", 3, {"a": 1 << 30}), ("update", 1029, {"a": 5}))
+    p.close()
+
+
+def narrow(*numbers: int) -> list[dict[str, Any]]:
+    """Rows of runs: a block more of them takes next to no room."""
+    return [{"a": i // 40 * 3, "z": None if i // 40 % 9 == 4 else i // 40} for i in numbers]
+
+
+@workload("columnar", bulk=1000)
+def packed(p: Play) -> None:
+    """A tail that goes into the chunks when the database is closed and with a batch, and into pieces beside them."""
+    p.open(NARROW, durability="full")
+    p.do(("batch_insert", narrow(*range(1100))), ("delete_where", [("a", "between", (3, 78))]))  # to be compared fast
+    p.reopen()
+    p.tail_is(True)
+    p.do(("update", 1091, {"a": -1, "z": None}), ("delete", 1092), ("insert", narrow(1100)[0]))
+    p.kill()
+    p.tail_is(False)
+    p.do(("batch_insert", narrow(*range(1200, 1450))))
+    p.transaction(("update", 1201, {"a": 5}), ("batch_insert", narrow(*range(250))))
+    p.checkpoint()
+    p.tail_is(True)
+    p.do(("delete_where", [("a", "gt", 90)]))
     p.close()
 
 

@@ -6,6 +6,7 @@ where bytes that it stands on were changed, and then it must be named; a row tha
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Iterator
@@ -99,9 +100,14 @@ class _Tree:
         root = at + 128
         self.anything = all(data.hit(one, one + 512) for one in SLOTS) or data.hit(root, root + size)
         self.anything = self.anything or data.hit(slot, slot + 512)
+        self.size = 0 if self.anything else json.loads(self.raw[root + 96 :][: self._u32(root + 8)])["rows"]
         self.span = self._span()
         if struct.unpack_from("<I", self.raw, root + 12)[0]:
             self._node(root + 16, ALL << 30)
+
+    def _u32(self, at: int) -> int:
+        found: int = struct.unpack_from("<I", self.raw, at)[0]
+        return found
 
     def _span(self) -> int:
         return 102 * 31 if self.row else SEGMENT
@@ -173,6 +179,9 @@ class _Tree:
         sealed = next(
             (struct.unpack_from("<4xI", meta)[0] for tag, meta, _, _ in pieces if tag >> 24 == SEALED and meta), 0
         )
+        held = sealed  # rows in a chunk: without a piece of a tail, and short of the end, the tail is in it too
+        if sealed < SEGMENT and all(tag >> 24 != TAIL for tag, *_ in pieces):
+            held = min(self.size - base, SEGMENT)
         found: set[int] = set()
         for tag, meta, start, end in pieces:
             if not self.data.hit(start, end):
@@ -181,7 +190,7 @@ class _Tree:
             if kind in (OVERLAY, DELETED):
                 return set(range(base, base + SEGMENT))
             first = 0 if kind == SEALED else sealed + struct.unpack("<I", meta)[0]
-            found |= set(range(base + first, base + first + (sealed if kind == SEALED else BLOCK)))
+            found |= set(range(base + first, base + first + (held if kind == SEALED else BLOCK)))
         return found
 
 

@@ -20,9 +20,9 @@ THIRD = bytes(range(60, 92))
 REPAIRS = (
     "headers-row-closed", "slots-row-closed", "slots-columnar-open", "slot-newest-row-open", "root-columnar-snapshots",
     "root-newest-columnar-open", "leaf-node-row-tree", "group-row-closed", "patch-row-closed", "tail-columnar-closed",
-    "sealed-or-tail-columnar-closed", "bulk-extent-row-open", "log-middle-frame-columnar-open",
-    "log-last-frame-row-open", "pinned-root-row-snapshots", "dead-list-columnar-snapshots", "high-water-row-closed",
-    "group-tag-row-closed-key", "bulk-extent-row-open-key",
+    "sealed-or-tail-columnar-closed", "sealed-or-tail-columnar-packed", "tail-columnar-beside", "bulk-extent-row-open",
+    "log-middle-frame-columnar-open", "log-last-frame-row-open", "pinned-root-row-snapshots",
+    "dead-list-columnar-snapshots", "high-water-row-closed", "group-tag-row-closed-key", "bulk-extent-row-open-key",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from typing import Any, Callable
 
-from crash_workloads import KEYED, NARROW, Op, Play, Workload, _soup_ops, ins, keyed, row
+from crash_workloads import KEYED, NARROW, Op, Play, Workload, _soup_ops, ins, keyed, narrow, row
 
 from snapdb import SnapDB
 from snapdb.errors import NotFoundError, SnapDBError, UniqueError
@@ -379,6 +379,35 @@ def overlaid(p: Play) -> None:
     p.restore("a")
     p.drop("a")
     p.do(("update", 3, {"a": 5}))
+    p.close()
+
+
+@workload("columnar", bulk=1000)
+def packed_kept(p: Play) -> None:
+    """Tails in chunks and in pieces beside them, kept and gone back to."""
+    p.open(NARROW, durability="full")
+    p.do(("batch_insert", narrow(*range(1100))), ("update", 1090, {"z": 7}))
+    p.snapshot("packed")
+    p.do(("delete_where", [("a", "between", (3, 78))]))
+    p.do(("insert", narrow(5)[0]), ("delete", 1095))
+    p.snapshot("pieces")
+    p.tail_is(False)
+    p.do(("delete", 1094))
+    p.reopen()
+    p.tail_is(True)
+    p.do(("update", 1097, {"a": 1}))
+    p.snapshot("again")
+    p.restore("pieces")
+    p.do(("insert", narrow(6)[0]))
+    p.checkpoint()
+    p.restore("packed")
+    p.drop("again")
+    p.do(("update", 1098, {"z": None}), ("delete", 3))
+    p.checkpoint()
+    p.tail_is(True)
+    p.drop("packed")
+    p.kill()
+    p.restore("pieces")
     p.close()
 
 

@@ -272,7 +272,7 @@ def outcome(name: str, bridge: bool, every: int = 1) -> list[Any]:
         options, every = {"random_states": 1, "double_share": 0.0}, 2 * every
     points = range(1, len(recording.log) + 1, every)
     with workload.limited():
-        report = run(recording, seed=7, first=True, second=workload.second, points=points, **options)
+        report = run(recording, seed=7, first=True, passes=9, second=workload.second, points=points, **options)
     return list(report.violations)
 
 

@@ -357,13 +357,13 @@ EQUAL = Workload("equal", "row", equal, {}, {})
 def outcome(name: str) -> Report:
     """A few seconds of a workload's crash states."""
     workload = EQUAL if name == "equal" else WORKLOADS[name]
-    second = {"second": go_on_equal, "double_share": 0.5} if name == "equal" else {}
+    second: dict[str, Any] = {"second": go_on_equal, "double_share": 0.5} if name == "equal" else {"double_share": 0.1}
     try:
         recording = workload.record()
     except (Mismatch, RuntimeError, OSError) as error:
         raise AssertionError(f"broken without a crash, which shows nothing: {error}") from error
     with workload.limited():
-        return run(recording, seed=7, random_states=12, **{"double_share": 0.1, "first": True, **second})  # type: ignore[arg-type]
+        return run(recording, seed=7, random_states=12, first=True, passes=9, **second)
 
 
 @functools.cache

@@ -176,11 +176,83 @@ def test_info_as_text(capsys):
     assert shown["reason"] == _ext.REASON
 
 
+def made(path, engine):
+    rows = demo.weather()[:3000]
+    with snapdb.SnapDB(str(path), demo.schema(), storage_type=engine) as db:
+        db.batch_insert(rows)
+        db.delete(7)
+    return str(path)
+
+
+@pytest.mark.parametrize("engine", demo.ENGINES)
+def test_info_of_a_file(engine, tmp_path, capsys):
+    path = made(tmp_path / "t", engine)
+    before = (tmp_path / "t").read_bytes()
+    assert cli.main(["info", path, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["file"], found["storage_type"], found["rows"], found["deleted_rows"]) == ("t", engine, 2999, 1)
+    assert found["file_bytes"] == len(before)
+    with snapdb.SnapDB(path, read_only=True) as db:
+        assert [(name, one["dtype"]) for name, one in found["columns"].items()] == [
+            (column.name, column.dtype) for column in db.schema.columns
+        ]
+    for one in found["columns"].values():
+        assert one["bytes"] > 0 and one["bits_per_value"] == pytest.approx(one["bytes"] * 8 / 2999, rel=0.01)
+        assert one["encodings"] == ({one["encoding"]: 1} if engine == "columnar" else {})
+    assert cli.main(["info", path]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"t: {engine} engine, 2,999 rows (1 deleted), {len(before):,} bytes (")
+    shown = {line.split()[0]: line.split() for line in text.splitlines()[2:18]}
+    for name, one in found["columns"].items():
+        assert shown[name][1:3] == [one["dtype"], one["encoding"]]
+        assert shown[name][3:] == [f"{one['bytes']:,}", f"{one['bits_per_value']:.2f}"]
+    assert (tmp_path / "t").read_bytes() == before
+
+
+def test_info_of_what_is_no_database(tmp_path, capsys):
+    (tmp_path / "text").write_text("nothing of ours, but long enough to be looked at\n" * 100)
+    for name in ("absent", "text"):
+        assert cli.main(["info", str(tmp_path / name)]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.startswith("snapdb: ") and captured.err.count("\n") == 1
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    path = made(tmp_path / "t", "columnar")
+    assert cli.main(["info", path, "--plot", str(tmp_path / "x.svg")]) == 1
+    assert "install the extra 'plot'" in capsys.readouterr().err
+    assert not (tmp_path / "x.svg").exists()
+
+
+def test_a_plot_of_the_columns(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
+    path = made(tmp_path / "t", "columnar")
+    assert cli.main(["info", path, "--plot", str(tmp_path / "x.svg")]) == 0
+    assert capsys.readouterr().out.startswith("t: columnar engine")
+    text = (tmp_path / "x.svg").read_text(encoding="utf-8")
+    assert "<svg" in text
+    from snapdb import plot
+
+    with snapdb.SnapDB(path, read_only=True) as db:
+        figure = plot.columns(db)
+        (axes,) = figure.axes
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert labels == [column.name for column in db.schema.columns]
+        stats = db.stats()["columns"]
+        assert [bar.get_width() for bar in axes.patches] == [stats[name]["bytes"] for name in labels]
+        assert "2,999 rows" in axes.get_title()
+    assert "pyplot" not in " ".join(name for name in sys.modules if name.startswith("matplotlib"))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("nothing",),
-        ("info", "x"),
+        ("info", "x", "y"),
+        ("info", "--plot", "x.svg"),
         ("bench", "--rows", "0"),
         ("bench", "--rows", "abc"),
         ("bench", "--rounds", "x"),

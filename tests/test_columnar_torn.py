@@ -5,6 +5,7 @@ runs out in it.
 from __future__ import annotations
 
 import random
+from array import array
 from functools import partial
 from typing import Any, Callable, Optional
 
@@ -216,23 +217,23 @@ def test_a_tail_that_cannot_be_folded_yet(monkeypatch: pytest.MonkeyPatch, backe
     assert table.insert(expected(3)) == 3 and table.select_column("a") == [0, 1, 2, 3]
 
 
-def test_a_row_that_the_twin_cannot_end(monkeypatch: pytest.MonkeyPatch) -> None:
+class Full(array):  # type: ignore[type-arg]
+    """An array for which there is no more memory."""
+
+    def append(self, value: Any) -> None:
+        raise MemoryError
+
+
+@pytest.mark.parametrize("nulls", [False, True])
+def test_a_row_that_the_twin_cannot_end(nulls: bool) -> None:
     for insert in (lambda table: table.insert(expected(1)), lambda table: table.append_values([1, 0.5, b"s1"])):
-        table = ColumnarTable("t", PLAIN, backend="python")
-        table.insert(expected(0))
+        table = ColumnarTable("t", [("a", "i64"), ("v", "f64"), ("s", "str")], backend="python")
+        table.insert({**expected(0), "v": None if nulls else 0.0})
         tail = table.column_list[1].parts[-1][1]
-        kind = type(tail)
-        real = kind.append
-
-        def append(self: Any, value: Any, tail: Any = tail, real: Any = real) -> None:
-            if self is tail:
-                raise MemoryError
-            real(self, value)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(kind, "append", append)
-            with pytest.raises(step.Half):
-                insert(table)
+        assert (tail.null_count == 1) is nulls
+        tail._items = Full("d", tail._items)
+        with pytest.raises(step.Half):
+            insert(table)
         for ask in (lambda t: t.get(0), lambda t: t.insert(expected(1)), lambda t: t.select()):
             with pytest.raises(DurabilityError):
                 ask(table)

@@ -301,7 +301,9 @@ AUTOMATIC: list[tuple[str, str, Callable[[int, random.Random], Any]]] = [
     ("for", "date", lambda i, draw: dt.date(2020, 1, 1) + dt.timedelta(days=draw.randrange(3000))),
     ("for", "i64", lambda i, draw: draw.randrange(-(2**63), 2**63)),  # as large as raw, and then it is FOR
     ("raw", "f64", lambda i, draw: draw.random()),
-    ("dict", "f64", lambda i, draw: draw.randrange(60) / 10),
+    ("decimal", "f64", lambda i, draw: draw.randrange(60) / 10),
+    ("dict", "f64", lambda i, draw: draw.randrange(60) / 7),
+    ("rle", "f64", lambda i, draw: i // 100 / 10),
     ("dict", "i64", lambda i, draw: draw.choice((1, 2**40, -(2**50)))),
     ("dict", "bytes:8", lambda i, draw: draw.choice(("active", "idle", "banned"))),
     ("str", "str", lambda i, draw: f"{draw.random()}"),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapdb import ColumnDef, Schema, scan
 from snapdb._ext import _common as c
 from snapdb.conditions import ALIASES, OPERATORS, Condition, Predicate, bind, normalize
 from snapdb.dtypes import parse, physical
@@ -419,3 +420,61 @@ def test_predicates_are_values() -> None:
         return hash(predicate("i8", op, value))
 
     assert same("eq", 5) == same("eq", 5.0) == same("in", [5])
+
+
+# -- conditions that were met before ---------------------------------------
+class Name(str):
+    """No plain text."""
+
+
+def _plan(schema: Schema, conditions: Any) -> Any:
+    try:
+        where = scan.make_where(schema, conditions)
+    except (ConditionError, UnknownColumnError) as error:
+        return type(error), str(error)
+    assert where is None or isinstance(where, scan.Where)
+    return (
+        None
+        if where is None
+        else (list(where.plan), [[type(item) for item in predicate] for _, predicate in where.plan])
+    )
+
+
+def test_conditions_met_again_mean_what_they_meant() -> None:
+    """A schema keeps bound conditions by their plain values: equal values of other types are others."""
+    names = ("i64", "f64", "bool", "str", "bytes:4", "binary", "u8", "date")
+    columns = [ColumnDef(f"c{at}", name, not_null=at % 2 == 0) for at, name in enumerate(names)]
+    known = Schema(columns)
+    values = (
+        1, True, 1.0, 0, False, 0.0, -0.0, float("nan"), float("inf"), 2**70, "1", b"1", "x" * 5, "x" * 300, None, [1],
+        (1, 2), 10**400, Decimal(1), Fraction(1, 2),
+    )  # fmt: skip
+    asked = [
+        (f"c{at}", op, value)
+        for value in values
+        for at in range(len(names))
+        for op in ("==", "eq", ">", "gt", "in", "is_null")
+    ]
+    asked += [
+        ("c9", "eq", 1),
+        ("c0", "no", 1),
+        ("c0", "eq"),
+        ["c0", "eq", 1],
+        5,
+        (Name("c0"), "eq", 1),
+        ("c0", Name("eq"), 1),
+    ]
+    for _ in range(2):
+        for condition in asked:
+            for conditions in ([condition], [("c0", "gt", 3), condition], (condition,)):
+                assert _plan(known, conditions) == _plan(Schema(columns), conditions), conditions
+    for i in range(3 * scan.KNOWN):
+        assert _plan(known, [("c0", "gt", i)]) == _plan(Schema(columns), [("c0", "gt", i)])
+    assert len(known._bound) <= scan.KNOWN
+    for combine in ("or", "and"):
+        where = scan.make_where(known, [("c0", "gt", 5), ("c1", "lt", 0.5)], combine)
+        assert isinstance(where, scan.Where) and where.combine == combine
+    for combine in ("xor", None, ["and"]):
+        for conditions in ([("c0", "gt", 5)], None, [], len):
+            with pytest.raises(ConditionError):
+                scan.make_where(known, conditions, combine)

@@ -70,6 +70,11 @@ class FaultyPlay(Play):
                 super().agree()
             raise Over
 
+    def tail_is(self, packed: bool) -> None:
+        """Where an operation failed it may be in either."""
+        if not self.faulty.failures:
+            super().tail_is(packed)
+
     def seen(self) -> Any:
         return self.session.see(self.db)
 

@@ -71,6 +71,33 @@ def test_operations(a: set[int], b: set[int]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@given(sets, sets, sets)
+def test_pick_and_scatter(held: set[int], rows: set[int], given_bits: set[int]) -> None:
+    listed = array("I", sorted(rows))
+    of = {place for place in range(len(listed)) if listed[place] in given_bits}
+    for name in _ext.available():
+        mask = _ext.backend(name).mask
+        picked = mask.pick(bytes(made(held, 300)), listed)
+        assert type(picked) is bytearray and len(picked) == mask_bytes(len(listed))
+        assert bits(picked) == {place for place in range(len(listed)) if listed[place] in held}
+        target = made(held, 300)
+        assert mask.scatter(target, listed, bytes(made(of, len(listed)))) is None
+        assert bits(target) == held - rows | rows & given_bits
+
+
+def test_pick_and_scatter_refuse_what_does_not_fit(kernels: _ext.Backend) -> None:
+    mask, outside = kernels.mask, array("I", [3, 64])
+    with pytest.raises(IndexError, match="row 64 is outside a mask of 64 rows"):
+        mask.pick(bytes(8), outside)
+    target = bytearray(8)
+    with pytest.raises(IndexError, match="row 64 is outside a mask of 64 rows"):
+        mask.scatter(target, outside, b"\3" + bytes(7))
+    assert not any(target)
+    with pytest.raises(ValueError, match="a mask over 2 rows has 8 bytes, got 16"):
+        mask.scatter(bytearray(16), outside, bytes(16))
+
+
+@settings(max_examples=60, deadline=None)
 @given(sets, st.integers(0, 20), st.integers(-1, 20))
 def test_ids(rows: set[int], skip: int, limit: int) -> None:
     wanted = sorted(rows)[skip:]

@@ -68,6 +68,31 @@ def check_memory(rows: list[dict[str, Any]], engine: str, traced: bool) -> None:
         compare(db)
 
 
+def test_what_reads_keep_is_counted() -> None:
+    draw = random.Random(7)
+    names = [f"https://example.org/catalog/item-{draw.randrange(20_000):07d}" for _ in range(65_536)]
+    rows = {"name": names, "kind": [None if i % 7 == 0 else i % 3 * 2**40 for i in range(65_536)]}
+    schema = Schema([ColumnDef("name", "str"), ColumnDef("kind", "i64", not_null=False)])
+    for traced in (False, True):
+        if traced:
+            gc.collect()
+            tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            with SnapDB(":memory:", schema, storage_type="columnar") as db:
+                db.insert_columns(rows)
+                for _ in range(2):
+                    db.get(5)
+                    db.count_where([("name", ">", names[5]), ("kind", "not_null", None)])
+                    gc.collect()
+                    held = tracemalloc.get_traced_memory()[0] - before
+                    if traced:
+                        assert db.memory_usage() == pytest.approx(held, rel=0.1)
+        finally:
+            if traced:
+                tracemalloc.stop()
+
+
 @pytest.mark.smoke
 def test_columns_are_compressed() -> None:
     with SnapDB(":memory:", BENCHMARK, storage_type="columnar") as db:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,21 @@ def test_the_files_can_be_made_again(name: str) -> None:
     opened = found["opens"] and not found["fsck"]
     harmless = {"longer", "log-last-frame", "log-zeroed", "log-older-epoch", "log-header"}
     assert not opened or any(name.startswith(one) for one in harmless), "nobody has seen the damage"
+
+
+@pytest.mark.parametrize(
+    ("name", "has_pieces", "blocks"),
+    [("closed", True, 1), ("filled", False, 2), ("packed", False, 2), ("beside", True, 2)],
+)
+def test_where_the_tails_of_the_seeds_are(name: str, has_pieces: bool, blocks: int) -> None:
+    """In pieces, in the chunks, or in pieces beside chunks that have an older one."""
+    made = damaged.seed(f"columnar {name}")
+    kinds = [kind for _, kind, _, _ in made.pieces]
+    assert (kinds.count(1), 2 in kinds, {3, 4} <= set(kinds)) == (3, has_pieces, True)
+    rows = {struct.unpack_from("<I", made.files[PATH], start + 4)[0] for _, kind, start, _ in made.pieces if kind == 1}
+    assert rows == {blocks * 1024}
+    for at in made.bulk:
+        assert struct.unpack_from("<I", made.files[PATH], at + 128 + 4)[0] == 2048
 
 
 def test_every_file_is_of_a_kind() -> None:

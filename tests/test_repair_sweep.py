@@ -20,6 +20,7 @@ from snapdb.errors import CorruptionError
 SEEDS = (
     "row closed", "columnar closed", "row open", "columnar open", "row snapshots", "columnar snapshots", "row tree",
     "row closed key", "columnar open key", "row back", "columnar back", "row leaves",
+    "columnar packed", "columnar beside", "columnar filled",
 )  # fmt: skip
 DAMAGES = 1000 if os.environ.get("SNAPDB_LONG") else 100
 SHARDS = 10

@@ -1000,7 +1000,7 @@ def test_the_journal_of_a_table_makes_and_drops_snapshots(engine: str) -> None:
         assert db._file is not None
         if not db._file.store.folded:
             db.checkpoint()
-        record = db._file.store.pin(name, b"{}")
+        record = db._file.store.pin(name, b'{"rows": 100, "storage_type": "any"}')
         with db._journal.snapshot(record, replaced) as step:
             carry_out(step.first, step.then)
 

@@ -45,10 +45,10 @@ def keyed(make: MakeSnapDb, rows: int, **options: Any) -> SnapDB:
     return db
 
 
-def loose(make: MakeSnapDb, rows: int, **options: Any) -> SnapDB:
+def loose(make: MakeSnapDb, rows: int, part: int = 4, **options: Any) -> SnapDB:
     db = make(LOOSE, **options)
     db.insert_columns(
-        {"n": range(rows), "f": [i / 4 for i in range(rows)], "t": [f"text {i % 7}" for i in range(rows)]}
+        {"n": range(rows), "f": [i / part for i in range(rows)], "t": [f"text {i % 7}" for i in range(rows)]}
     )
     return db
 
@@ -679,7 +679,7 @@ def held(work: Callable[[], Any]) -> int:
 
 @in_memory
 def test_snapshots_take_what_is_written_since(make: MakeSnapDb) -> None:
-    db = loose(make, 150_000)
+    db = loose(make, 150_000, 7)  # as wide as they can be: no decimals
     db.snapshot("first")
     db.drop_snapshot("first")
     with SnapDB(":memory:", LOOSE, storage_type=db.storage_type) as warm:

@@ -672,6 +672,96 @@ def test_numpy_columns(kernels: Any) -> None:
     assert caught.value.args == ("value", 1, 1)
 
 
+_TEXTS = (
+    *("", "a", "ab\0c", "\0", "x" * 7, "x" * 8, "x" * 9, "x" * 15, "x" * 16, "x" * 17, "x" * 40, "y", "", "zz"),
+    *("ß", "\u07ff\u0800", "€", "\U0001f600z", "\U0010ffff", "\ue000\ud7ff", "q" * 30),
+)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 9, 15, 16, 17, 45])
+def test_numpy_text_arrays(kernels: Any, width: int) -> None:
+    np = pytest.importorskip("numpy")
+    rows = codec(kernels.values, [("t", c.BYTES, 64, False), ("s", c.STR, 0, True), ("b", c.BINARY, 0, False)])
+    texts = [text for text in _TEXTS if len(text) <= width]
+    for listed in (texts, texts * 3, texts[::-1], texts[:1], [], ["a"]):
+        points = np.array(listed, f"U{width}")
+        padded = [text.rstrip("\0") for text in listed]
+        for column in (0, 1):
+            for text_array in (points, points.astype(f">U{width}"), np.repeat(points, 2)[::2]):
+                found = rows.encode_column(column, text_array)
+                assert found.tolist() == padded
+                assert found.offsets.tolist()[-1] == len("".join(padded).encode()) == len(found.data)
+        coded = [text.encode() for text in listed if len(text.encode()) <= width]
+        stored = [text.rstrip(b"\0") for text in coded]
+        for column in (0, 1, 2):
+            found = rows.encode_column(column, np.array(coded, f"S{width}"))
+            assert found.tolist() == (stored if column == 2 else [text.decode() for text in stored])
+            found.append(b"more")
+            assert found.physical(found.rows - 1) == b"more"
+
+
+@pytest.mark.parametrize("width", [1, 5, 8, 9, 16, 17])
+def test_many_short_numpy_texts(kernels: Any, width: int) -> None:
+    """Where short texts of one array go together: every length, NULs within, a text that is not ASCII, one too long."""
+    np = pytest.importorskip("numpy")
+    limit = min(width, 12)
+    rows = codec(kernels.values, [("t", c.BYTES, limit, False), ("s", c.STR, 0, True), ("b", c.BINARY, 0, False)])
+    rng = np.random.default_rng(width)
+    count = (1 << 16) + 300
+    points = rng.integers(1, 128, (count, width)).astype("u4")
+    points[rng.random((count, width)) < 0.05] = 0
+    points[np.arange(width) >= rng.integers(0, width + 1, count)[:, None]] = 0
+    wide, plain = points.view(f"U{width}")[:, 0], points.astype("u1").view(f"S{width}")[:, 0]
+    texts = wide.tolist()
+    for column in (1,) if width > limit else (0, 1):
+        for text_array in (wide, plain):
+            found = rows.encode_column(column, text_array)
+            assert found.tolist() == texts
+            assert len(found.data) == found.offsets.tolist()[-1] == sum(map(len, texts))
+    assert rows.encode_column(2, plain).tolist() == plain.tolist()
+    for at in (0, count - 1, count // 2):
+        odd = points.copy()
+        odd[at, width - 1] = 0xE9
+        letters = odd.view(f"U{width}")[:, 0]
+        coded = odd.astype("u1").view(f"S{width}")[:, 0]
+        assert rows.encode_column(1, letters).tolist() == letters.tolist()
+        assert rows.encode_column(2, coded).tolist() == coded.tolist()
+        for column, wrong in ((1, coded), *([(0, letters), (0, wide), (0, plain)] if width > limit else [])):
+            with pytest.raises(Bad):
+                rows.encode_column(column, wrong)
+
+
+def test_numpy_texts_that_do_not_fit(kernels: Any) -> None:
+    np = pytest.importorskip("numpy")
+    rows = codec(kernels.values, [("t", c.BYTES, 3, False), ("s", c.STR, 0, True), ("b", c.BINARY, 0, False)])
+    assert rows.encode_column(0, np.array([b"\xff\xfe", b"abc"])).tolist() == [b"\xff\xfe", "abc"]
+    assert rows.encode_column(0, np.array(["abc\0\0\0", "d"])).tolist() == ["abc", "d"]
+    assert rows.encode_column(1, np.ma.array([b"a", b"b"], mask=[0, 1])).tolist() == ["a", None]
+    long = ["abc", "a€", "abc"]
+    coded = np.array([text.encode() for text in long])
+    for column, wrong in ((0, np.array(long)), (0, coded), (2, np.array(long)[1:])):
+        with pytest.raises(Bad) as caught:
+            rows.encode_column(column, wrong)
+        assert caught.value.args == ("value", column, 1 if column == 0 else 0)
+    surrogate = np.array(["ab", "a"])
+    surrogate.view("u4")[3] = 0xD800
+    with pytest.raises(Bad) as caught:
+        rows.encode_column(1, surrogate[1:])
+    assert caught.value.args == ("value", 1, 0)
+    with pytest.raises(ValueError):
+        rows.encode_column(1, np.array([["a"]]))
+
+
+def test_lists_of_text_with_one_object_many_times(kernels: Any) -> None:
+    rows = codec(kernels.values, [("t", c.BYTES, 4, True)])
+    once, other = "".join(["a", "ß"]), b"\xff"
+    texts = [once] * 40 + [other] * 3 + [once, None, once, "x" * 4, other] + [once] * 2
+    assert rows.encode_column(0, texts).tolist() == texts
+    with pytest.raises(Bad) as caught:
+        rows.encode_column(0, [once] * 70 + ["x" * 5] * 2)
+    assert caught.value.args == ("value", 0, 70)
+
+
 def test_numpy_datetimes(kernels: Any) -> None:
     np = pytest.importorskip("numpy")
     columns = [("d", c.DATE, 0, True), ("t", c.DATETIME, 0, True), ("m", c.DATETIME, 0, False), ("e", c.DATE, 0, False)]
