@@ -6,6 +6,7 @@ on two cores; a part that takes longer fails, so that the whole keeps within wha
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -38,7 +39,8 @@ BUDGET = {
     "environment": 2,
     "build": 4,
     "lint": 1,
-    "tests": 52,
+    "aarch64": 3,
+    "tests": 49,
     "crashes": 17,
     "smoke": 5,
     "readme": 6,
@@ -48,6 +50,8 @@ BUDGET = {
 WHEEL_MEGABYTES = 1.35  # beside the bundled data; 0.9 before files, 1.2 before snapshots, repair and encryption
 DATA = "snapdb/data/weather.csv"
 OLDEST = (3, 9)
+SIMD_KERNELS = ("_codecs", "_mask")  # as in setup.py
+AARCH64 = (183).to_bytes(2, "little")  # the machine in the header of an object file
 ASV = "asv>=0.6.6,<0.7"  # pinned: its sampling rules change between versions
 SIMD_LEVELS = {"base": "", "v3": "avx2", "v4": "avx512bw"}  # the level, and the CPU flag it cannot do without
 TESTS = ROOT / "tests"
@@ -57,7 +61,8 @@ CRASHES = (
     "test_snapshot_crashes.py", "test_repair_crashes.py", "test_broken_snapshots.py",
 )  # fmt: skip
 FULL_DOSE = {"SNAPDB_CRASH_STATES": "1", "SNAPDB_KILLS": "200", "SNAPDB_FLIPS": "1"}
-PARALLEL = ("-q", "-n", "2")
+#: each worker begins with its half in order, so that what a file's tests share is made once; the first to end helps
+PARALLEL = ("-q", "-n", "2", "--dist", "worksteal")
 
 
 class Python:
@@ -205,7 +210,7 @@ class Checks:
         (python.wheel,) = folder.glob("*.whl")
 
     def check_wheel(self, python: Python) -> None:
-        """Every kernel compiled and stripped, sources and stubs there, no C, no foreign file, and a small whole."""
+        """Every kernel compiled and stripped, stubs there, no source of one, no foreign file, and a small whole."""
         assert python.wheel is not None
         suffix = output([python.python, "-c", "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"])
         with zipfile.ZipFile(python.wheel) as wheel:
@@ -213,14 +218,11 @@ class Checks:
             needed = {"snapdb/py.typed", DATA, "snapdb/_ext/_common.py"}
             for kernel in self.kernels:
                 stem = f"snapdb/_ext/{kernel}"
-                needed |= {stem + suffix, stem + ".pyx", stem + ".pyi", stem + "_py.py"}
+                needed |= {stem + suffix, stem + ".pyi", stem + "_py.py"}
             if needed - names:
                 raise Failure(f"{python.wheel.name} lacks {', '.join(sorted(needed - names))}")
-            wrong = sorted(
-                name
-                for name in names
-                if name.endswith((".c", ".o", ".pyc")) or not re.match(r"snapdb/|[^/]+\.dist-info/", name)
-            )
+            foreign = re.compile(r"(?!snapdb/|[^/]+\.dist-info/)|.*\.(c|h|inc|o|pxd|pxi|pyc|pyx)\Z")
+            wrong = sorted(filter(foreign.match, names))
             if wrong:
                 raise Failure(f"{python.wheel.name} should not have {', '.join(wrong[:20])}")
             for name in sorted(names):
@@ -256,19 +258,56 @@ class Checks:
                 command = [self.main.python, "-m", *tool]
                 steps.do(str(tool[0]), run, command, env=clean_environment(), cwd=folder)
 
+    def aarch64(self) -> None:
+        """The SIMD loops and the kernels that link them compile for aarch64; only where ziglang can be imported."""
+        if importlib.util.find_spec("ziglang") is None:
+            print("ziglang is not installed: left out")
+            return
+        source = next((self.work / "sdist").iterdir())
+        (cython,) = re.findall(
+            r'"(cython[^"]*)"', (source / "pyproject.toml").read_text(encoding="utf-8"), re.IGNORECASE
+        )
+        pip_install(self.main.python, cython)
+        made = self.work / "aarch64"
+        made.mkdir()
+        headers = output([self.main.python, "-c", "import sysconfig; print(sysconfig.get_paths()['include'])"])
+        env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(made), "ZIG_LOCAL_CACHE_DIR": str(made)}
+        compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu", "-c", "-fPIC", "-O3"]
+        compiler += ["-ffp-contract=off", "-fno-strict-aliasing", f"-I{headers}", "-Isnapdb/_ext"]
+        with Steps() as steps:
+            for name in ("kernels", *SIMD_KERNELS):
+                code = f"snapdb/_ext/{name}.c"
+                if name in SIMD_KERNELS:
+                    code = str(made / f"{name}.c")
+                    options = ["-3", "-X", "embedsignature=True", "-X", "binding=True", "-I", "."]
+                    command = [self.main.python, "-m", "cython", *options, f"snapdb/_ext/{name}.pyx", "-o", code]
+                    steps.do(f"{name}, to C", run, command, env=clean_environment(), cwd=source)
+                there = made / f"{name}.o"
+                steps.do(f"{name}, aarch64-linux-gnu", run, [*compiler, code, "-o", there], env=env, cwd=source)
+                if there.exists() and there.read_bytes()[18:20] != AARCH64:
+                    raise Failure(f"{name} was compiled for another machine")
+
     def tests(self) -> None:
         """All on both ends of Python, and pure without NumPy; the surface per backend; the loops per SIMD level."""
         oldest, newest = self.ends[0], self.ends[-1]
         surface, loops = split_tests()
         with Steps() as steps:
             for python in self.ends:
-                steps.do(f"everything, {python}", pytest, python.python, *PARALLEL, TESTS)
+                # what runs once on each backend runs on the oldest's twins below, with the pure wheel: not here too
+                on = ["--on=c,numpy"] if python is oldest and oldest is not newest else []
+                steps.do(f"everything, {python}", pytest, python.python, *PARALLEL, *on, TESTS)
             steps.do(f"everything, {oldest}, the pure wheel without NumPy", self.test_pure_wheel)
-            for switch in ("SNAPDB_BACKEND=numpy", "SNAPDB_BACKEND=python", "SNAPDB_NO_EXTENSIONS=1"):
-                if switch.endswith("numpy") and not newest.numpy:
+            without = "numpy" if newest.numpy else "python"
+            for switch, backend in (
+                ("SNAPDB_BACKEND=numpy", "numpy"),
+                ("SNAPDB_BACKEND=python", "python"),
+                ("SNAPDB_NO_EXTENSIONS=1", without),
+            ):
+                if backend == "numpy" and not newest.numpy:
                     continue
                 env = clean_environment(**dict([switch.split("=")]))
-                arguments = [*PARALLEL, "-m", "smoke", *surface]
+                # a test that chooses its backend by itself ran on the others above, on this interpreter
+                arguments = [*PARALLEL, "-m", "smoke", f"--on={backend}", *surface]
                 steps.do(f"the surface, {switch}, {newest}", pytest, newest.python, *arguments, env=env)
             flags = cpu_flags()
             ask = "from snapdb.benchmark.machine import simd_level; print(simd_level())"
@@ -298,7 +337,8 @@ class Checks:
             steps.do(f"all of them, {python}", pytest, python.python, *PARALLEL, *files, env=env)
             if python.numpy:
                 env = clean_environment(SNAPDB_BACKEND="numpy")
-                steps.do("a sixteenth, SNAPDB_BACKEND=numpy", pytest, python.python, *PARALLEL, *files, env=env)
+                arguments = [*PARALLEL, "--on=numpy", *files]
+                steps.do("a sixteenth, SNAPDB_BACKEND=numpy", pytest, python.python, *arguments, env=env)
 
     def smoke(self) -> None:
         """A few tests of every part on each interpreter between the oldest and the newest."""

@@ -38,7 +38,8 @@ def main() -> int:
         env["PYTEST_ADDOPTS"] = os.environ["PYTEST_ADDOPTS"]
     where = output([python, "-c", "import snapdb; print(snapdb.__file__)"], env=env, cwd=Path(python).parent)
     print(f"testing {where}", flush=True)
-    pytest(python, "-q", "-n", min(4, os.cpu_count() or 1), *pytest_arguments(sys.argv[1:]), env=env)
+    workers = ("-n", min(4, os.cpu_count() or 1), "--dist", "worksteal")
+    pytest(python, "-q", *workers, *pytest_arguments(sys.argv[1:]), env=env)
     return 0
 
 
