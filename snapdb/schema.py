@@ -122,6 +122,7 @@ class Schema:
             raise SchemaError("a schema needs at least one column")
         self.names = tuple(column.name for column in self.columns)
         self._index = {name: position for position, name in enumerate(self.names)}
+        self._bound: dict[Any, Any] = {}  # conditions that scans have met, bound to their columns
         if len(self._index) != len(self.names):
             double = next(name for name in self.names if self.names.count(name) > 1)
             raise SchemaError(f"two columns are named {shorten(double)}", column=double)
