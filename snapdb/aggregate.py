@@ -36,7 +36,7 @@ def check_aggregate(name: str, dtype: DType, agg: Any) -> str:
         near = plain if plain in AGGREGATES else _ELSEWHERE.get(plain)
         hint = f"did you mean {near!r}?" if near else None
         raise AggregateError(f"unknown aggregate {shorten(agg)}: use one of {', '.join(AGGREGATES)}", hint=hint)
-    if agg in ("sum", "avg") and (dtype.is_varlen or dtype.is_temporal):
+    if agg in ("sum", "avg") and not dtype.is_numeric:
         raise AggregateError(f"{agg} of column {name!r} has no meaning: it is {dtype.name}; use min, max or count")
     return str(agg)
 

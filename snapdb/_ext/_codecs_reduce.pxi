@@ -29,29 +29,38 @@ cdef inline const void* keep_live(Scratch* s, int table, const void* values, uin
     return s.blended
 
 
+cdef inline void add_packed(Chunk self, Py_ssize_t block, int64_t* lo, int64_t* hi) noexcept nogil:
+    """Add the codes of a whole block of FOR, summed as they are packed."""
+    cdef uint64_t total = snapdb_kernels.sum_packed(self.values + block * 128 * self.width, self.width, self.container)
+    lo[0] += <int64_t>(total & <uint64_t>0xFFFFFFFF)
+    hi[0] += <int64_t>(total >> 32)
+
+
 cdef Py_ssize_t add_words(Chunk self, const uint8_t* mask, int64_t* lo, int64_t* hi) noexcept nogil:
     """Add the selected containers (FOR) or stored values to lo + hi * 2**32; how many there were."""
     cdef Scratch s
     cdef bint packed = self.codec == FOR
     cdef int table = table_of(self.container if packed else 8 * self.item), live
     cdef int sign = 0 if packed else self.is_signed
-    cdef Py_ssize_t block, found = 0
+    cdef Py_ssize_t block, full = 0, found = 0
     cdef bint fused = packed and self.layout == PACKED and self.width < self.container and (
         self.width + 3 + table <= self.container and self.width <= 54)
-    cdef uint64_t total
     cdef const void* at
     if packed and self.layout == RUNS and mask == NULL and self.null_count == 0:
         add_runs(self, lo, hi)
         return self.rows
-    for block in range(self.blocks):
+    if fused and mask == NULL and self.null_count == 0:
+        full = self.rows // BLOCK
+        for block in range(full):
+            add_packed(self, block, lo, hi)
+        found = full * BLOCK
+    for block in range(full, self.blocks):
         live = live_words(self, mask, block, &s)
         if live == 0:
             continue
         found += live
         if fused and live == BLOCK:
-            total = snapdb_kernels.sum_packed(self.values + block * 128 * self.width, self.width, self.container)
-            lo[0] += <int64_t>(total & <uint64_t>0xFFFFFFFF)
-            hi[0] += <int64_t>(total >> 32)
+            add_packed(self, block, lo, hi)
             continue
         at = load_packed(self, block, &s) if packed else load_native(self, block, &s)
         if live < BLOCK:
@@ -96,19 +105,26 @@ cdef object sum_ints(Chunk self, const uint8_t* mask):
     return total * <object>self.scale + base_int(self) * found if self.codec == FOR else total
 
 
+cdef inline double sum_rows(bint narrow, const void* at, Py_ssize_t rows, double total) noexcept nogil:
+    """The sum of stored floats from a block's first on, after ``total``."""
+    return snapdb_kernels.sum_f32(at, rows, total) if narrow else snapdb_kernels.sum_f64(at, rows, total)
+
+
 cdef double add_floats(Chunk self, const uint8_t* mask, double total) noexcept nogil:
     cdef Scratch s
     cdef bint narrow = self.code == F32
     cdef int live
     cdef Py_ssize_t block
     cdef const void* at
+    if self.codec == RAW and mask == NULL and self.null_count == 0:
+        return sum_rows(narrow, self.values, self.rows, total)
     for block in range(self.blocks):
         live = live_words(self, mask, block, &s)
         if live == 0:
             continue
         at = load_native(self, block, &s)
         if live == BLOCK:
-            total += snapdb_kernels.sum_f32(at) if narrow else snapdb_kernels.sum_f64(at)
+            total = sum_rows(narrow, at, BLOCK, total)
         else:
             total += snapdb_kernels.sum_f32_where(at, s.words) if narrow else snapdb_kernels.sum_f64_where(at, s.words)
     return total

@@ -18,8 +18,8 @@ cdef extern from "kernels.h" nogil:
         void (*minmax_f32)(const void*, size_t, int64_t*, int64_t*, uint64_t*) noexcept nogil
         void (*minmax_f64)(const void*, size_t, int64_t*, int64_t*, uint64_t*) noexcept nogil
         void (*sum[2][4])(const void*, int64_t*, int64_t*) noexcept nogil
-        double (*sum_f32)(const void*) noexcept nogil
-        double (*sum_f64)(const void*) noexcept nogil
+        double (*sum_f32)(const void*, int64_t, double) noexcept nogil
+        double (*sum_f64)(const void*, int64_t, double) noexcept nogil
         double (*sum_f32_where)(const void*, const uint64_t*) noexcept nogil
         double (*sum_f64_where)(const void*, const uint64_t*) noexcept nogil
         void (*convert[4][4])(const void*, uint64_t, void*) noexcept nogil

@@ -21,7 +21,12 @@ __all__ = ["Alone", "RowPort"]
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
-    Py_ssize_t PyDict_GET_SIZE(object d)
+    ctypedef struct PyTypeObject
+    PyTypeObject* Py_TYPE(PyObject* value)
+    Py_ssize_t entries_of "PyDict_GET_SIZE"(PyObject* value)
+    Py_ssize_t size_of "PyList_GET_SIZE"(PyObject* value)
+    PyObject* item_of "PyList_GET_ITEM"(PyObject* value, Py_ssize_t at)
+    PyObject* member_of "PyTuple_GET_ITEM"(PyObject* value, Py_ssize_t at)
     int PyTuple_Check(PyObject* value)
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
     object PyNumber_Index(object value)
@@ -461,22 +466,26 @@ cdef class RowPort:
             place = self.live(place)  # reading ran Python code: from the beginning
         raise RuntimeError(f"row {place} is still not read")
 
-    cdef void warm(self, Py_ssize_t place):
+    cdef void warm(self, Py_ssize_t place) noexcept:
         """Ask for the sealed cells of a row all at once: at random places, one after the other, they were a quarter of
         the time of a point read.
         """
         cdef Py_ssize_t segment = place >> SHIFT, row = place & MASK, lanes
-        cdef list segments
+        cdef PyObject* segments
+        cdef PyObject* part
         cdef Chunk chunk
         cdef int column
         for column in range(self.count):
-            segments = <list>PyList_GET_ITEM(self.parts, column)
-            if segment >= PyList_GET_SIZE(segments):
+            segments = item_of(<PyObject*>self.parts, column)
+            if segment >= size_of(segments):
                 return
-            part = <object>PyList_GET_ITEM(segments, segment)
-            if not isinstance(part, tuple) or type((<tuple>part)[0]) is not Chunk:
+            part = item_of(segments, segment)
+            if not PyTuple_Check(part):
                 continue
-            chunk = <Chunk>(<tuple>part)[0]
+            part = member_of(part, 0)
+            if Py_TYPE(part) != <PyTypeObject*>Chunk:
+                continue
+            chunk = <Chunk>part
             if row >= chunk.rows:
                 return
             if chunk.width:  # packed: the word its bits start in
@@ -493,37 +502,41 @@ cdef class RowPort:
                 snap_prefetch(chunk.offsets + row * chunk.offset_width)
 
     cdef int read(self, int column, Py_ssize_t place, dict found) except -1:
-        """Put one column's value of a position into ``found``: READ, ABSENT (no row there), UNREAD (not read yet)."""
+        """Put one column's value of a position into ``found``: READ, ABSENT (no row there), UNREAD (not read yet).
+
+        References are borrowed, as no Python code runs before a value is made: counting them was a tenth of a point read.
+        """
         cdef Py_ssize_t segment = place >> SHIFT, row = place & MASK, sealed = 0
-        cdef list segments = <list>self.parts[column]
-        cdef dict overlays = <dict>self.overlays[column]
+        cdef PyObject* segments = item_of(<PyObject*>self.parts, column)
+        cdef PyObject* overlays = item_of(<PyObject*>self.overlays, column)
+        cdef PyObject* name = member_of(<PyObject*>self.codec.names, column)
+        cdef PyObject* part
+        cdef PyObject* chunk
         cdef PyObject* changed
-        cdef PyObject* physical
-        name = <object>self.codec.names[column]
-        if segment >= PyList_GET_SIZE(segments):
+        if segment >= size_of(segments):
             return ABSENT
-        part = <object>PyList_GET_ITEM(segments, segment)
-        if not isinstance(part, tuple):
-            return ABSENT if part is None else UNREAD
-        if PyDict_GET_SIZE(overlays):
-            changed = PyDict_GetItemWithError(overlays, segment)
+        part = item_of(segments, segment)
+        if not PyTuple_Check(part):
+            return ABSENT if part == <PyObject*>None else UNREAD
+        if entries_of(overlays):
+            changed = PyDict_GetItemWithError(<object>overlays, segment)
             if changed != NULL:
-                physical = PyDict_GetItemWithError(<dict>changed, row)
-                if physical != NULL:
-                    PyDict_SetItem(found, name, logical_object(self.codec.codes[column], <object>physical))
+                changed = PyDict_GetItemWithError(<object>changed, row)
+                if changed != NULL:
+                    PyDict_SetItem(found, <object>name, logical_object(self.codec.codes[column], <object>changed))
                     return READ
-        chunk = (<tuple>part)[0]
-        if chunk is not None:
-            if type(chunk) is not Chunk:
-                raise TypeError(f"a sealed part must be a compiled Chunk, not {type(chunk).__name__}")
+        chunk = member_of(part, 0)
+        if chunk != <PyObject*>None:
+            if Py_TYPE(chunk) != <PyTypeObject*>Chunk:
+                raise TypeError(f"a sealed part must be a compiled Chunk, not {type(<object>chunk).__name__}")
             sealed = (<Chunk>chunk).rows
             if row < sealed:
-                PyDict_SetItem(found, name, (<Chunk>chunk).logical_at(row))
+                PyDict_SetItem(found, <object>name, (<Chunk>chunk).logical_at(row))
                 return READ
-        buffer = (<tuple>part)[1]
-        if buffer is None or row - sealed >= (<ColumnBuffer>buffer).rows:
+        chunk = member_of(part, 1)
+        if chunk == <PyObject*>None or row - sealed >= (<ColumnBuffer>chunk).rows:
             return ABSENT
-        PyDict_SetItem(found, name, (<ColumnBuffer>buffer).logical_at(row - sealed))
+        PyDict_SetItem(found, <object>name, (<ColumnBuffer>chunk).logical_at(row - sealed))
         return READ
 
     def contains(self, idx):

@@ -46,8 +46,8 @@ typedef struct {
     /* adds a block's sum, lo + hi * 2**32, to both parts: neither wraps below 2**31 values */
     void (*sum[2][4])(const void *values, int64_t *lo, int64_t *hi);
     /* the sum of a block of floats: 32 lanes from +0.0, folded by halves */
-    double (*sum_f32)(const void *values);
-    double (*sum_f64)(const void *values);
+    double (*sum_f32)(const void *values, int64_t rows, double total);
+    double (*sum_f64)(const void *values, int64_t rows, double total);
     /* as if the rows whose bit is not set were +0.0 */
     double (*sum_f32_where)(const void *values, const uint64_t *bits);
     double (*sum_f64_where)(const void *values, const uint64_t *bits);
