@@ -235,10 +235,7 @@ class ColumnarTable(ColumnarBase):
                 raise self.missing(idx)
             values = self.codec.encode_partial(row)
             # reading the row may have run code that deleted this one: what follows looks again
-            if len(values) == 1 or self.kernels.name == "c":  # nothing comes between what is set
-                self._overlay(idx, values)
-            else:
-                self.apply([Change(idx, values)])
+            self._overlay(idx, values)
 
     def _overlay(self, idx: int, values: Sequence[tuple[int, Any]]) -> None:
         """``apply`` of one change, where nobody takes note of it."""

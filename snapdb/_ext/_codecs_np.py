@@ -174,6 +174,17 @@ class Chunk(_codecs_py.Chunk):
         Integers, dates, bool: Python ints of any size. Floats: Python floats, closed, never NaN; a NaN row matches
         nothing. Strings: bytes, compared as bytes.
         """
+        flags = self._between_flags(lo, hi, lo_open, hi_open)
+        return super().select(lo, hi, lo_open, hi_open) if flags is None else self._as_mask(flags)
+
+    def _matches(self, lo: Any, hi: Any, lo_open: bool, hi_open: bool) -> int:
+        flags = None if self.null_count else self._between_flags(lo, hi, lo_open, hi_open)
+        if flags is None:
+            return super()._matches(lo, hi, lo_open, hi_open)
+        return int(np.count_nonzero(flags[: self.rows]))
+
+    def _between_flags(self, lo: Any, hi: Any, lo_open: bool, hi_open: bool) -> Any:
+        """``select`` as an array of bool before nulls are taken out; None where that is better done as an integer."""
         flags = None
         if self.null_count < self.rows:
             if self.code in FLOATS:
@@ -189,7 +200,7 @@ class Chunk(_codecs_py.Chunk):
                 first = low if lo is None else max(low, index(lo) + bool(lo_open))
                 last = high if hi is None else min(high, index(hi) - bool(hi_open))
                 flags = self._ints_between(first, last) if first <= last else None
-        return super().select(lo, hi, lo_open, hi_open) if flags is None else self._as_mask(flags)
+        return flags
 
     def _ints_between(self, low: int, high: int) -> Any:
         """The rows with such a value as an array of bool; None where that is better done as an integer."""

@@ -81,6 +81,10 @@ class Chunk(Column):
             bits = self._between_ints(first, last) if first <= last else 0
         return self._answer(bits)
 
+    def _matches(self, lo: Physical, hi: Physical, lo_open: bool, hi_open: bool) -> int:
+        """How many rows ``select`` would find."""
+        return _mask_py.count(self.select(lo, hi, lo_open, hi_open))
+
     def _answer(self, bits: int) -> bytearray:
         return to_mask(bits & self._valid() if self.null_count else bits, self.rows)
 

@@ -260,6 +260,13 @@ class RowPort:
 
     def amend(self, idx: int, values: Any) -> None:
         """Overlay (column, checked physical value) pairs on a live row, in one step. KeyError(idx): no such row."""
+        if idx.__class__ is int and values.__class__ is list:
+            try:
+                with self._lock:
+                    if self._holds(idx) and self._in_place(values, idx >> _SHIFT, idx & _MASK):
+                        return
+            except (IndexError, TypeError, ValueError):
+                pass  # an error of what was given is named below
         pairs = [(as_index(column), value) for column, value in values]
         place = as_index(idx)
         segment, row = place >> _SHIFT, place & _MASK
@@ -279,6 +286,33 @@ class RowPort:
             for column in unread:
                 self._part(column, segment)
         raise RuntimeError(f"row {idx} is still not read")
+
+    def _holds(self, idx: int) -> bool:
+        """Whether the position holds a live row of a segment whose first column is read."""
+        segment, row = idx >> _SHIFT, idx & _MASK
+        if not 0 <= idx < self.rows or self._deleted[segment] is not None:
+            return False
+        part = self._parts[0][segment]
+        if part.__class__ is not tuple:
+            return False
+        chunk, tail = part
+        if chunk is not None:
+            row -= chunk.rows
+        return row < 0 or (tail is not None and row < tail.rows)
+
+    def _in_place(self, pairs: list[tuple[int, Any]], segment: int, row: int) -> bool:
+        """``_overlay`` where every column's part is read."""
+        for column, _ in pairs:
+            if column < 0 or self._parts[column][segment].__class__ is not tuple:
+                return False
+        if len(pairs) == 1:
+            ((column, value),) = pairs
+            overlays = self._overlays[column]
+            if segment in overlays:
+                overlays[segment][row] = value
+                return True
+        self._overlay(pairs, segment, row)
+        return True
 
     def _overlay(self, pairs: list[tuple[int, Any]], segment: int, row: int) -> None:
         """Set values in the overlays of a segment, all or (no memory, an interrupt) none."""
@@ -395,6 +429,11 @@ class RowPort:
 
     def contains(self, idx: int) -> bool:
         """Whether the position holds a live row. TypeError for what is not an integer."""
+        try:
+            if idx.__class__ is int and self._holds(idx):
+                return True
+        except IndexError:
+            pass
         place = self._live(idx)
         if place < 0:
             return False

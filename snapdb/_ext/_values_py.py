@@ -39,7 +39,6 @@ Physical = Union[int, float, bytes, None]
 ColumnSpec = tuple[str, int, int, bool]
 Convert = Callable[[Any, int], Physical]
 
-_MISSING = object()
 _EPOCH_DAY = _dt.date(1970, 1, 1).toordinal()
 _EPOCH = _dt.datetime(1970, 1, 1, tzinfo=_dt.timezone.utc)
 _INF = float("inf")
@@ -595,10 +594,10 @@ class RowCodec:
         """(column index, physical value) for the keys present, in column order."""
         fields = self._mapping(row, -1, True)
         found = []
-        for index, (name, _kind, _low, _high, convert, _nullable) in enumerate(self._plan):
-            value = fields.get(name, _MISSING)
-            if value is not _MISSING:
-                found.append((index, convert(value, -1)))
+        for index, (name, kind, low, high, convert, _nullable) in enumerate(self._plan):
+            if name in fields:
+                value = fields[name]
+                found.append((index, value if type(value) is kind and low <= value <= high else convert(value, -1)))
         if len(found) != len(fields):
             self._reject(row, -1, True)
         return found
