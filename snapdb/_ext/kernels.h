@@ -45,7 +45,7 @@ typedef struct {
     void (*minmax_f64)(const void *values, size_t n, int64_t *lo, int64_t *hi, uint64_t *nans);
     /* adds a block's sum, lo + hi * 2**32, to both parts: neither wraps below 2**31 values */
     void (*sum[2][4])(const void *values, int64_t *lo, int64_t *hi);
-    /* the sum of a block of floats: 32 lanes from +0.0, folded by halves */
+    /* total plus the sum of each block of floats in turn, the last one of fewer: 32 lanes from +0.0, folded by halves */
     double (*sum_f32)(const void *values, int64_t rows, double total);
     double (*sum_f64)(const void *values, int64_t rows, double total);
     /* as if the rows whose bit is not set were +0.0 */
