@@ -13,7 +13,7 @@ from glob import glob
 from setuptools import setup
 
 #: the hot modules of ``snapdb/_ext``; the dispatcher, the stubs and the twins are tested against this tuple
-KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal")
+KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index")
 #: kernels that link the SIMD loops, and what they need not have of them
 SIMD_KERNELS = {"_codecs": [], "_mask": [("SNAPDB_BITMAPS_ONLY", "1")]}
 #: kernels that gain by -O3; the others are a sixth larger with it and no faster (kernels.c asks for it itself)

@@ -1,7 +1,7 @@
 """Chooses the kernels: compiled, NumPy or pure Python. All of one kind, never a mix.
 
 ``BACKEND`` is the kind chosen at import, ``REASON`` says why. ``backend(name)`` gives any of them as a namespace with
-the modules ``values codecs mask slab tail wal``. ``SNAPDB_BACKEND=c|numpy|python`` forces one;
+the modules ``values codecs mask slab tail wal index``. ``SNAPDB_BACKEND=c|numpy|python`` forces one;
 ``SNAPDB_NO_EXTENSIONS=1`` leaves the compiled one out; ``SNAPDB_REQUIRE_EXTENSIONS=1`` makes its absence an error.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKEND", "BACKENDS", "KERNELS", "REASON", "Backend", "available", "backend"]
 
 #: the hot modules; ``setup.py``, the stubs and the twins are tested against this tuple
-KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal")
+KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index")
 BACKENDS = ("c", "numpy", "python")
 _NUMPY_KERNELS = ("_codecs", "_mask", "_slab")  # the twins with whole-array loops worth doing in NumPy
 _NUMPY_HINT = "NumPy is not installed; install it with: pip install numpy (or the extra 'numpy')"
@@ -43,6 +43,7 @@ class Backend:
         self.slab = modules["_slab"]
         self.tail = modules["_tail"]
         self.wal = modules["_wal"]
+        self.index = modules["_index"]
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
