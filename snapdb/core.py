@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 from .absent import Absent
-from .constraints import UniqueKeys
 from .errors import (
     ClosedError,
     CorruptionError,
@@ -27,6 +26,8 @@ from .errors import (
     ValidationError,
     ValueTypeError,
 )
+from .indexed import Indexed
+from .indexes import Indexes
 from .interrupts import Uninterrupted
 from .journal import Journal
 from .maintenance import Maintenance
@@ -48,7 +49,7 @@ Row = dict[str, Any]
 _A_SNAPSHOT = "a snapshot that is open has none of its own: backup() makes a database of it"
 
 
-class SnapDB(Maintenance):
+class SnapDB(Indexed, Maintenance):
     """One table with a fixed schema, in a file or, with ``path=":memory:"``, in memory.
 
     ``storage_type`` is ``"row"`` (the default of a new database: single-row reads and writes) or ``"columnar"``
@@ -96,6 +97,8 @@ class SnapDB(Maintenance):
             metrics=metrics, cdc=cdc, encryption_key=encryption_key, snapshot=snapshot,
         )  # fmt: skip
         self._blank(wanted.path, durability, wanted.read_only)
+        if auto_index:
+            self._auto, self._auto_threshold = {}, auto_index_threshold
         if wanted.path == MEMORY:
             self._take(open_memory(wanted))
         else:
@@ -116,6 +119,8 @@ class SnapDB(Maintenance):
         self._shown: Optional[str] = None  # the name of the snapshot that this is
         self._let_go: Callable[[], Any] = _nothing  # what was had for it alone
         self._copies = CopyKeys()
+        self._auto = None
+        self._auto_threshold = 0
 
     def _take(self, opened: Opened) -> None:
         """Be the handle of this table."""
@@ -126,21 +131,34 @@ class SnapDB(Maintenance):
         self._copies.keys = opened.keys if cipher is None else cipher.keys
         handle = weakref.ref(self)  # no reference back: a handle that is dropped must go
         self._journal = Journal(lambda error: _on_broken(handle(), error)) if file is None else file.journal()
-        self._unique = UniqueKeys(self.schema)
-        self._transactions = Transactions(table, self._unique, self._journal)
+        self._indexes = Indexes(self.schema, table.kernels, table)
+        for kind, names in self._description.get("indexes", {}).items():
+            for name in names:
+                self._indexes.define(name, kind)
+        self._transactions = Transactions(table, self._indexes, self._journal)
         if file is None:
-            self._snapshots = MemorySnapshots(opened, self._unique)
+            self._snapshots = MemorySnapshots(opened, self._indexes)
         else:
             self._shown = opened.shown
             if opened.shown is None:
-                self._snapshots = FileSnapshots(file, self._journal, self._unique)
+                self._snapshots = FileSnapshots(file, self._journal, self._indexes)
             else:
                 self._snapshots = NoSnapshots(_A_SNAPSHOT)
-            self._unique.stale(table)
+            self._indexes.stale(table)
             self._watch(table, file)
-        # rows of a table with unique columns, or of an encrypted file, are not for the kernel to log
-        self._by_journal = bool(self._unique) or (file is not None and file.store.cipher is not None)
         self._engine = table
+        self._choose_way()
+
+    def _choose_way(self) -> None:
+        file = self._file
+        # rows of a table with indexes, or of an encrypted file, are not for the kernel to log
+        self._by_journal = bool(self._indexes) or (file is not None and file.store.cipher is not None)
+
+    def _rebind(self) -> None:
+        self._choose_way()
+        for name in ("get", "insert"):
+            self.__dict__.pop(name, None)
+        self._bind()
 
     def _watch(self, table: Any, file: TableFile) -> None:
         """Be told what the file wants, and let go of it when dropped."""
@@ -229,7 +247,10 @@ class SnapDB(Maintenance):
         if isinstance(self._engine, Absent):
             return f"SnapDB({'closed' if self._engine.error is ClosedError else 'failed'})"
         shown = "" if self._shown is None else f", snapshot={self._shown!r}"
-        return f"SnapDB({str(self.path)!r}{shown}, storage_type={self.storage_type!r}, rows={len(self)}, indexes=[])"
+        return (
+            f"SnapDB({str(self.path)!r}{shown}, storage_type={self.storage_type!r}, rows={len(self)}, "
+            f"indexes={self._indexes.names('hash')!r})"
+        )
 
     def __reduce__(self) -> NoReturn:
         raise NotSupportedError(
@@ -361,7 +382,7 @@ class SnapDB(Maintenance):
         handle._blank(self.path, self.durability, False)
         handle._take(shown.opened)
         handle._copies = self._copies  # rekey() of the database is meant for these copies too
-        handle._unique.stale(shown.opened.table)  # they are read when they are first needed
+        handle._indexes.stale(shown.opened.table)  # they are read when they are first needed
         handle._snapshots = NoSnapshots(_A_SNAPSHOT)
         handle._shown = name
         handle._bind()
@@ -394,14 +415,14 @@ class SnapDB(Maintenance):
         values = engine.codec.encode(row)
         with engine.writing():
             self._open_engine()
-            keys = self._unique.check_row(values)
+            keys = self._indexes.check_row(values)
             new: int = engine.rows
             try:
                 with self._journal.row(new, values, lambda: bool(engine.rows != new)) as step:
-                    engine.append_values(values, [*step.first, *self._unique.entering(new, keys)])
+                    engine.append_values(values, [*step.first, *self._indexes.entering(new, keys)])
             except BaseException:
                 if engine.rows == new:
-                    self._unique.leave(new, keys)
+                    self._indexes.leave(new, keys)
                 raise
         return new
 
@@ -421,7 +442,7 @@ class SnapDB(Maintenance):
         engine = self._open_engine()
         with engine.writing():
             self._open_engine()
-            keys = self._unique.entering_batch(engine.rows, self._unique.check_batch(staged))
+            keys = self._indexes.entering_batch(engine.rows, self._indexes.check_batch(staged))
             if self._file is not None and self._file.is_bulk(staged):
                 self._file.extend(self._journal, staged, keys)
                 if not self._transactions.is_open:
@@ -437,8 +458,8 @@ class SnapDB(Maintenance):
             with self._journal.rows(before, staged) as step:
                 engine.extend(staged, [*keys, *step.then], step.first)
         except MemoryError:
-            if self._unique and engine.rows == before:
-                self._unique.stale(engine)  # some of the keys may have entered before memory ran out
+            if self._indexes and engine.rows == before:
+                self._indexes.stale(engine)  # some of the keys may have entered before memory ran out
             raise
 
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
@@ -458,15 +479,15 @@ class SnapDB(Maintenance):
             raise
 
     def _apply(self, changes: list[Change]) -> None:
-        moves = self._unique.check_changes(self._engine, changes) if self._unique else []
+        moves = self._indexes.check_changes(self._engine, changes) if self._indexes else []
         with self._journal.changes(changes) as step:
-            self._engine.apply(changes, [*self._unique.moving(moves), *step.then], step.first)
+            self._engine.apply(changes, [*self._indexes.moving(moves), *step.then], step.first)
 
     def delete(self, idx: int) -> None:
         """Delete row ``idx``; its id is not given out again. NotFoundError (a KeyError) where there is no such row."""
         engine = self._writable()
         try:
-            if not self._unique and self._file is None:
+            if not self._indexes and self._file is None:
                 engine.delete(idx)
                 return
             with engine.writing():
@@ -479,9 +500,9 @@ class SnapDB(Maintenance):
 
     def _remove(self, ids: list[int]) -> None:
         engine = self._engine
-        rows = [engine.get(idx) for idx in ids] if self._unique else []
+        gone = self._indexes.forgetting(engine, ids) if self._indexes else []
         with self._journal.deletions(ids) as step:
-            engine.remove(ids, [*self._unique.forgetting(rows), *step.then], step.first)
+            engine.remove(ids, [*gone, *step.then], step.first)
 
     def upsert(self, row: Mapping[str, Any]) -> int:
         """Update the row with the same primary key, or insert; returns the row id. SchemaError without a primary
@@ -495,7 +516,7 @@ class SnapDB(Maintenance):
                 raise SchemaError("upsert needs a primary key: declare one column with primary_key=True")
             given = dict(engine.codec.encode_partial(row))
             j = self.schema.index(key)
-            idx = self._unique.find(j, given[j]) if j in given else None
+            idx = self._indexes.find(j, given[j]) if j in given else None
             if idx is None:
                 return self.insert(row)
             self._apply([Change(idx, sorted(given.items()))])
@@ -509,7 +530,9 @@ class SnapDB(Maintenance):
         engine = self._writable()
         with engine.writing():
             self._open_engine()
-            changes = engine.plan_updates(predicate, updates)
+            held, where = self._by(predicate)
+            with held:
+                changes = engine.plan_updates(where, updates)
             self._apply(changes)
         return len(changes)
 
@@ -518,7 +541,9 @@ class SnapDB(Maintenance):
         engine = self._writable()
         with engine.writing():
             self._open_engine()
-            ids = engine.select_for_delete(conditions, combine)
+            held, where = self._by(conditions, combine)
+            with held:
+                ids = engine.select_for_delete(where, combine)
             self._remove(ids)
         return len(ids)
 
@@ -535,7 +560,7 @@ class SnapDB(Maintenance):
     def _compact(self, engine: Any) -> int:
         file = None if self._transactions.is_open else self._file
         before = 0 if file is None else file.bytes_on_disk()
-        keys = self._unique.rebuilding(engine) if self._unique else []
+        keys = self._indexes.rebuilding()
         generation = max(engine.generation, engine.last_generation) + 1
         renumbered = [partial(setattr, engine, name, generation) for name in ("generation", "last_generation")]
         with self._journal.compacted() as step:
@@ -596,72 +621,6 @@ class SnapDB(Maintenance):
         return items
 
     # -- queries -----------------------------------------------------------
-
-    def lookup(self, column_name: str, value: Any) -> Optional[Row]:
-        """The first row (lowest id) whose column equals the value, None where there is none."""
-        row: Optional[Row] = self._engine.lookup(column_name, value)
-        return row
-
-    def find(self, **column: Any) -> list[Row]:
-        """Every row whose columns equal the values, in id order: ``db.find(status="active", sensor=3)``."""
-        rows: list[Row] = self._engine.find(**column)
-        return rows
-
-    def range_find(
-        self, column: str, low: Any = None, high: Any = None, include_low: bool = True, include_high: bool = True
-    ) -> list[Row]:
-        """Rows with a value between ``low`` and ``high`` (None: unbounded), ordered by (value, id)."""
-        rows: list[Row] = self._engine.range_find(column, low, high, include_low, include_high)
-        return rows
-
-    def query(self, predicate: Callable[[Row], Any]) -> Iterator[tuple[int, Row]]:
-        """(id, row) of the rows that a callable accepts, as of now."""
-        rows: Iterator[tuple[int, Row]] = self._engine.query(predicate)
-        return rows
-
-    def select(
-        self, where: Any = None, columns: Optional[Iterable[str]] = None, limit: Optional[int] = None, offset: int = 0
-    ) -> list[Row]:
-        """Rows as dicts in id order; ``where`` is conditions or a callable over rows, ``columns`` the names to give."""
-        rows: list[Row] = self._engine.select(where, columns, limit, offset)
-        return rows
-
-    def select_where(
-        self,
-        conditions: Any,
-        columns: Optional[Iterable[str]] = None,
-        limit: Optional[int] = None,
-        offset: int = 0,
-        combine: str = "and",
-        use_numpy: Optional[bool] = None,
-        *,
-        orient: str = "records",
-    ) -> Any:
-        """Rows that meet the conditions: a list of dicts, or with ``orient="columns"`` a dict of name to array
-        (typed where possible).
-        """
-        return self._engine.select_where(conditions, columns, limit, offset, combine, use_numpy, orient=orient)
-
-    def count_where(self, conditions: Any, combine: str = "and", use_numpy: Optional[bool] = None) -> int:
-        """How many rows meet the conditions."""
-        rows: int = self._engine.count_where(conditions, combine, use_numpy)
-        return rows
-
-    def aggregate(self, column_name: str, agg: str = "sum", where: Any = None, use_numpy: Optional[bool] = None) -> Any:
-        """``sum``, ``min``, ``max``, ``avg`` or ``count`` of one column; over no values sum and count are 0, the
-        others None.
-        """
-        return self._engine.aggregate(column_name, agg, where, use_numpy)
-
-    def group_by(self, key_column: Any, value_column: Any, agg: str = "count", where: Any = None) -> dict[Any, Any]:
-        """Aggregates per group, groups in order of their first row.
-
-        Two names: ``{key: value}``. A list of keys: tuple keys. A dict such as ``{"temp": ["sum", "avg"], "id":
-        "count"}`` as values: ``{key: {"temp_sum": …, "temp_avg": …, "id_count": …}}``. Null values are skipped; a
-        null key groups under None, NaN is one group.
-        """
-        groups: dict[Any, Any] = self._engine.group_by(key_column, value_column, agg, where)
-        return groups
 
     def select_column(self, column_name: str) -> list[Any]:
         """One column's values of the live rows, in id order."""

@@ -12,7 +12,7 @@ from .opening import MEMORY, file_name, for_copy, new_keys, same_key
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .constraints import UniqueKeys
+    from .indexes import Indexes
     from .opening import CopyKeys
     from .snapshots import Snapshots
     from .storage.crypto import Keys
@@ -31,7 +31,7 @@ class Maintenance:
     _file: Optional[TableFile]
     _read_only: bool
     _description: dict[str, Any]
-    _unique: UniqueKeys
+    _indexes: Indexes
     _snapshots: Snapshots
     _shown: Optional[str]
     _copies: CopyKeys
@@ -156,7 +156,7 @@ class Maintenance:
         ``message``.
 
         Headers, superblocks, the catalog, free space and the log always; with ``full`` also every checksum, every row
-        and every zone map.
+        every zone map and every index that is made.
         """
         engine = self._open_engine()
         with engine.writing():
@@ -164,6 +164,9 @@ class Maintenance:
             issues = [] if self._file is None else self._file.check(full)
             if full:
                 issues += [{"kind": "table", "where": str(self.path), "message": text} for text in engine.verify()]
+                issues += [
+                    {"kind": "index", "where": str(self.path), "message": text} for text in self._indexes.verify()
+                ]
                 issues += self._unsound(issues)
             rows = len(engine)
         return {"ok": not issues, "issues": issues, "rows": rows, "full": bool(full)}
@@ -260,7 +263,7 @@ class Maintenance:
     def memory_usage(self) -> int:
         """Bytes this table holds in memory, with the keys of its unique columns and what only its snapshots have."""
         size: int = self._engine.memory_usage()
-        return size + self._unique.memory_usage() + self._snapshots.memory_usage()
+        return size + self._indexes.memory_usage() + self._snapshots.memory_usage()
 
     def stats(self) -> dict[str, Any]:
         """Rows, deleted rows, bytes, and per column the encoding of most rows (``encoding``), the number of segments
@@ -285,5 +288,5 @@ class Maintenance:
             "snapshot_bytes": self._snapshots.size(),
             **figures,
             "columns": engine.column_stats(),
-            "indexes": [],
+            "indexes": self._indexes.names("hash"),
         }

@@ -340,4 +340,6 @@ def described(header: Mapping[str, Any], path: str, wanted: Optional[Wanted] = N
         hints.update({name: names for name, names in wanted.hints.items() if names is not None})
     size, kind = tablefile.stored_page_size(header, path), header["storage_type"]
     table = _make_table(schema, size, kind, hints)
-    return Opened(table, schema, kind, size, _describe(schema, size, kind, hints), None)
+    told = _describe(schema, size, kind, hints)
+    told["indexes"] = tablefile.stored_indexes(header, path, schema)
+    return Opened(table, schema, kind, size, told, None)

@@ -70,6 +70,10 @@ class RowView(View):
             found = self._gathered[j, k] = [self._own.codecs.Chunk.view(buffer)]
         return found
 
+    def physical(self, j: int, k: int, row: int) -> Any:
+        at = k * SEGMENT + row
+        return self.slabs.gather(j, at, at + 1).physical(0)
+
     def take(self, j: int, page: Page) -> list[Any]:
         if page.rows is None or len(page.rows) > FEW or (j, page.k) in self._gathered:
             return super().take(j, page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from .schema import Schema
 
 __all__ = [
-    "ALL", "Page", "Selector", "View", "Where", "WhereCallable", "make_where", "pages", "pick", "read_by", "selected",
+    "ALL", "Among", "Page", "Selector", "View", "Where", "WhereCallable", "make_where", "pages", "pick", "read_by",
+    "selected", "submask",
 ]  # fmt: skip
 
 #: the mask of every row of a segment, told by identity
@@ -103,6 +105,14 @@ class View:
             return pieces
         adopt = self.kernels.codecs.Chunk.adopt
         return [adopt(piece) for piece in pieces]
+
+    def physical(self, j: int, k: int, row: int) -> Any:
+        """Column j's physical value of one row of segment k."""
+        for piece, size in enumerate(self.bounds(k)):
+            if row < size:
+                return self.chunks(j, k)[piece].physical(row)
+            row -= size
+        raise IndexError(row)
 
     def take(self, j: int, page: Page) -> list[Any]:
         """Column j's logical values of a page's rows."""
@@ -189,7 +199,29 @@ class WhereCallable:
         return found
 
 
-Selector = Union[Where, WhereCallable]
+class Among:
+    """Conditions that an index has narrowed down: ``ids`` are rising and have every row that meets them all."""
+
+    __slots__ = ("ids", "plan")
+
+    def __init__(self, plan: Sequence[tuple[int, Predicate]], ids: Sequence[int]) -> None:
+        self.plan = plan
+        self.ids = ids
+
+    def mask(self, view: View, k: int) -> Found:
+        """The rows of segment k that match, live or not."""
+        base = k * SEGMENT
+        ids = self.ids[bisect_left(self.ids, base) : bisect_left(self.ids, base + view.size(k))]
+        rows = [idx - base for idx in ids]
+        for j, predicate in self.plan:
+            rows = [row for row in rows if predicate.matches(view.physical(j, k, row))]
+        if not rows:
+            return None
+        found: bytearray = view.kernels.mask.from_ids(array("I", rows), view.size(k))
+        return found
+
+
+Selector = Union[Where, WhereCallable, Among]
 
 
 def make_where(schema: Schema, where: Any, combine: str = "and") -> Optional[Selector]:
@@ -198,6 +230,8 @@ def make_where(schema: Schema, where: Any, combine: str = "and") -> Optional[Sel
     Raises ConditionError (a ValueError) and UnknownColumnError before anything is read.
     """
     plan = None
+    if type(where) is Among:
+        return where
     if type(combine) is str and combine in ("and", "or"):
         if where is None:
             return None
@@ -244,7 +278,7 @@ def read_by(where: Optional[Selector], *columns: int) -> Optional[Sequence[int]]
     """The columns that these conditions read, and ``columns``; None: any, as a callable sees whole rows."""
     if where is None:
         return columns
-    return None if type(where) is not Where else [*columns, *[j for j, _ in where.plan]]
+    return None if isinstance(where, WhereCallable) else [*columns, *[j for j, _ in where.plan]]
 
 
 def _column_mask(view: View, j: int, k: int, predicate: Predicate) -> Found:

@@ -23,7 +23,7 @@ from .opening import open_snapshot
 from .step import carry_out, insist
 
 if TYPE_CHECKING:
-    from .constraints import UniqueKeys
+    from .indexes import Indexes
     from .journal import Journal, Step
     from .opening import Opened
     from .storage.snapshots import Snapshot
@@ -125,7 +125,7 @@ class _Kept(NamedTuple):
 class MemorySnapshots(Snapshots):
     """The snapshots of a table in memory: images of it, which share with it what it has not written since."""
 
-    def __init__(self, opened: Opened, keys: UniqueKeys) -> None:
+    def __init__(self, opened: Opened, keys: Indexes) -> None:
         self._opened = opened
         self._table = opened.table
         self._keys = keys
@@ -211,7 +211,7 @@ class MemorySnapshots(Snapshots):
 class FileSnapshots(Snapshots):
     """The snapshots of a table in a file: roots that it keeps, which share with the table what is the same."""
 
-    def __init__(self, file: TableFile, journal: Journal, keys: UniqueKeys) -> None:
+    def __init__(self, file: TableFile, journal: Journal, keys: Indexes) -> None:
         self._file = file
         self._store = file.store
         self._table = file.table

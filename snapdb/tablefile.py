@@ -111,6 +111,16 @@ def stored_options(header: Mapping[str, Any], path: str, schema: Schema) -> dict
     return kept
 
 
+def stored_indexes(header: Mapping[str, Any], path: str, schema: Schema) -> dict[str, list[str]]:
+    """The columns that have an index, by kind."""
+    found = header.get("indexes", {})
+    if not isinstance(found, dict) or not all(k in ("hash", "range") and isinstance(n, list) for k, n in found.items()):
+        raise CorruptionError(f"{path}: the stored indexes cannot be read", path=path)
+    if not all(name in schema.names for names in found.values() for name in names):
+        raise CorruptionError(f"{path}: the stored indexes name columns that are not there", path=path)
+    return found
+
+
 def stored_page_size(header: Mapping[str, Any], path: str) -> int:
     """The page size that the table was made with."""
     size = header.get("page_size")
@@ -134,7 +144,7 @@ class TableFile:
     def __init__(self, store: Store, table: Table, description: Mapping[str, Any]) -> None:
         self.store = store
         self.table = table
-        self._description = dict(description)  # what of the header does not change while it is open
+        self._description = dict(description)  # what of the header is not the table's counters
 
     def journal(self) -> Journal:
         """What the table's writes are told to."""
@@ -187,6 +197,10 @@ class TableFile:
             partial(setattr, table, "last_generation", max(last, table.last_generation, table.generation)),
             partial(setattr, table, "generation", generation),
         ]
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """What the header says besides the table's counters, from the next checkpoint on."""
+        self._description = dict(description)
 
     def header(self) -> dict[str, Any]:
         """What the catalog root says of the table."""

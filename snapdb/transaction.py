@@ -14,7 +14,7 @@ from .interrupts import Uninterrupted
 from .step import insist
 
 if TYPE_CHECKING:
-    from .constraints import UniqueKeys
+    from .indexes import Indexes
     from .journal import Journal
     from .step import Call
     from .table import Table
@@ -28,7 +28,7 @@ _PATIENCE = 0.05  # seconds to wait for another thread before signals are looked
 class Transactions:
     """The transactions of one handle, one at a time."""
 
-    def __init__(self, table: Table, keys: UniqueKeys, journal: Journal) -> None:
+    def __init__(self, table: Table, keys: Indexes, journal: Journal) -> None:
         self._table = table
         self._keys = keys
         self._journal = journal

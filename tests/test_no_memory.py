@@ -132,7 +132,7 @@ def test_a_transaction_lets_go_of_the_table(engine: str, tmp_path: Path, monkeyp
     from test_signals import is_free
 
     with SnapDB(tmp_path / "t.snapdb", SCHEMA, storage_type=engine) as db:
-        keys = type(db._unique)
+        keys = type(db._indexes)
         for name in ("begin", "commit"):
             with monkeypatch.context() as patch:
                 patch.setattr(keys, name, once(getattr(keys, name)))

@@ -155,7 +155,7 @@ def loaded(engine: str) -> SnapDB:
 def state(db: SnapDB) -> Any:
     numbers = [db.aggregate("v", agg) for agg in ("sum", "min", "max", "count")]
     counts = [db.count_where([("v", "gte", 1e3)]), db.count_where([("t", "gt", "t9")]), len(db), db._engine.rows]
-    return list(db), numbers, counts, {j: dict(keys) for j, keys in db._unique.keys.items()}
+    return list(db), numbers, counts, list(db._indexes.verify())
 
 
 def interrupted(write: Callable[[SnapDB], Any], db: SnapDB, at: int) -> bool:

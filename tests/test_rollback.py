@@ -12,7 +12,7 @@ from people import SCHEMA, people, person
 
 from snapdb import _ext, errors, rowstore
 from snapdb.columnar import ColumnarTable
-from snapdb.constraints import UniqueKeys
+from snapdb.indexes import Indexes
 from snapdb.rowstore import RowTable
 from snapdb.table import Change, Table
 
@@ -28,7 +28,7 @@ class Handle:
             if engine == "row"
             else ColumnarTable("t", SCHEMA, backend=backend)
         )
-        self.keys = UniqueKeys(SCHEMA)
+        self.keys = Indexes(SCHEMA, self.table.kernels, self.table)
 
     def insert(self, row: dict[str, Any]) -> int:
         values = self.table.codec.encode(row)
@@ -46,10 +46,10 @@ class Handle:
         self.table.apply(changes, self.keys.moving(self.keys.check_changes(self.table, changes)))
 
     def remove(self, ids: list[int]) -> None:
-        self.table.remove(ids, self.keys.forgetting([self.table.get(idx) for idx in ids]))
+        self.table.remove(ids, self.keys.forgetting(self.table, ids))
 
     def compact(self) -> None:
-        self.table.compact(self.keys.rebuilding(self.table))
+        self.table.compact(self.keys.rebuilding())
 
     def begin(self) -> None:
         self.table.begin()
@@ -68,7 +68,8 @@ class Handle:
         rows = dict(table.items())
         ids = {row["id"]: idx for idx, row in rows.items()}
         assert self.keys.find(0, -1) is None
-        assert self.keys.keys == {0: ids}
+        assert list(self.keys.verify()) == []
+        assert {key: self.keys.find(0, key) for key in ids} == ids
         assert len(table) == len(rows)
         assert table.select_column("name") == [row["name"] for row in rows.values()]
         assert table.aggregate("score") == pytest.approx(sum(row["score"] or 0 for row in rows.values()))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from people import SCHEMA, people, person
 
 from snapdb import ColumnDef, Schema, _ext, errors, row_file
-from snapdb.constraints import UniqueKeys
+from snapdb.indexes import Indexes
 from snapdb.pieces import Entry, Piece, Ref
 from snapdb.row_file import GROUP, PATCH
 from snapdb.row_scattered import SCATTERED_KEY
@@ -174,7 +174,7 @@ def test_only_the_groups_asked_for_are_read(backend_name: str) -> None:
     disk.asked.clear()
     again = opened(disk, header, WIDE, backend_name, WIDE_PAGE)
     assert disk.asked == []
-    keys = UniqueKeys(WIDE, again)
+    keys = Indexes(WIDE, again.kernels, again)
     assert (len(again), keys.memory_usage(), disk.asked) == (105, 0, [])
     span = again.slabs.slab_rows * again.slabs.group_slabs
     assert again.get(35) == wide(35) and disk.asked == [35 // span]
@@ -554,9 +554,9 @@ def test_keys_are_read_when_needed(backend_name: str) -> None:
     table.delete(4)
     header = disk.checkpoint(table)
     again = opened(disk, header, WIDE, backend_name, WIDE_PAGE)
-    keys = UniqueKeys(WIDE)
+    keys = Indexes(WIDE, again.kernels, again)
     keys.stale(again)
-    assert keys.forgetting([wide(3)]) == [] and keys.rebuilding(again) == []
+    assert keys.forgetting(again, [3]) == []
     assert keys.check_changes(again, [Change(3, [(2, b"x")])]) == []
     assert keys.memory_usage() == 0
     assert keys.find(0, 7) == 7 and keys.find(0, 4) is None
@@ -568,7 +568,8 @@ def test_keys_are_read_when_needed(backend_name: str) -> None:
 def test_two_rows_of_one_key_are_damage(backend_name: str) -> None:
     table, disk = created(WIDE, backend_name, WIDE_PAGE)
     table.batch_insert([wide(i) for i in [*range(30), 17]])
-    keys = UniqueKeys(WIDE, opened(disk, disk.checkpoint(table), WIDE, backend_name, WIDE_PAGE))
+    again = opened(disk, disk.checkpoint(table), WIDE, backend_name, WIDE_PAGE)
+    keys = Indexes(WIDE, again.kernels, again)
     for _ in range(2):
         with pytest.raises(errors.CorruptionError, match="column 'k'.* 17"):
             keys.find(0, 3)
@@ -578,11 +579,11 @@ def test_two_rows_of_one_key_far_apart(backend_name: str) -> None:
     table = RowTable(Schema([ColumnDef("k", "i32", unique=True, not_null=False)]), backend=backend_name)
     table.extend(table.stage_columns({"k": array("i", [*range(65536), 70000, 5])}))
     with pytest.raises(errors.CorruptionError, match="two rows have 5"):
-        UniqueKeys(table.schema, table).find(0, 3)
+        Indexes(table.schema, table.kernels, table).find(0, 3)
     table.update(65537, {"k": None})
     table.update(9, {"k": None})
-    keys = UniqueKeys(table.schema, table)
-    assert (keys.find(0, 70000), keys.find(0, 9), len(keys.keys[0])) == (65536, None, 65536)
+    keys = Indexes(table.schema, table.kernels, table)
+    assert (keys.find(0, 70000), keys.find(0, 9), len(keys._unique[0].pairs)) == (65536, None, 65536)
 
 
 # -- workloads ---------------------------------------------------------------

@@ -61,10 +61,8 @@ class Place:
         assert (figures["rows"], figures["deleted_rows"]) == (len(model.rows), model.positions - len(model.rows))
         key = model.primary_key
         if key is not None:
-            assert {db._unique.find(0, row[key]) for row in model.rows.values()} == set(model.rows)
-            assert sum(map(len, db._unique.keys.values())) == sum(
-                row[name] is not None for name in model.unique for row in model.rows.values()
-            )
+            assert {db._indexes.find(0, row[key]) for row in model.rows.values()} == set(model.rows)
+            assert list(db._indexes.verify()) == []
         column = "score" if "score" in model.names else "v"
         assert db.aggregate(column, "max") == model.aggregate(column, "max")
         assert db.aggregate(column, "count") == model.aggregate(column, "count")
