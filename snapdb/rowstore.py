@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 from . import _ext
 from ._ext._common import BOOL, DATE, SEGMENT, TYPECODES
 from .column import numpy, numpy_dtype
+from .conditions import Predicate
 from .errors import SchemaError, TransactionError
 from .row_image import RowImage, compare, held
-from .scan import Page, View, live_buffers, pick
+from .scan import MANY, Page, View, Where, live_buffers, pick
 from .step import Call, assign, calls, carry_out, insist, run
 from .table import Change, Staged, Table
 
@@ -74,11 +75,102 @@ class RowView(View):
         at = k * SEGMENT + row
         return self.slabs.gather(j, at, at + 1).physical(0)
 
+    def sweep(self) -> _Sweep:
+        return _Sweep(self)
+
+    def terms(self, where: Where) -> _Conditions:
+        return _Conditions([(j, *predicate) for j, predicate in where.plan], where.combine == "or")
+
+    def part(self, j: int, k: int, mask: Optional[bytearray]) -> Chunk:
+        """Column j of segment k, whose rows that are not in the mask are null."""
+        if mask is None or (j, k) in self._gathered:
+            return self.chunks(j, k)[0]
+        buffer = self.slabs.gather(j, k * SEGMENT, k * SEGMENT + self.size(k), mask)
+        chunk: Chunk = self._own.codecs.Chunk.view(buffer)
+        return self.kernels.codecs.Chunk.adopt(chunk) if self._foreign else chunk
+
     def take(self, j: int, page: Page) -> list[Any]:
         if page.rows is None or len(page.rows) > FEW or (j, page.k) in self._gathered:
             return super().take(j, page)
         places = [page.k * SEGMENT + row for row in page.rows]
         return [self.slabs.gather(j, at, at + 1).fetch(0) for at in places]
+
+
+class _Conditions(NamedTuple):
+    """Conditions as ``SlabView.select`` takes them."""
+
+    terms: list[tuple[Any, ...]]
+    any_of: bool
+
+
+class _Sweep:
+    """A row view's answers over many segments: conditions are tested in the slabs, and of what is added up only the
+    rows that meet them are gathered. Methods as those of ``_codecs.Sweep``; no segment takes another path.
+    """
+
+    def __init__(self, view: RowView) -> None:
+        self._view = view
+        self._slabs = view.slabs
+
+    def _chosen(self, where: Optional[_Conditions], first: int) -> Iterator[tuple[int, Optional[bytearray]]]:
+        """(segment, bitmap of its rows) of the segments that have one from ``first`` on."""
+        view = self._view
+        for k in range(first, view.segments()):
+            if where is None:
+                yield k, view.live(k)
+                continue
+            start = k * SEGMENT
+            mask = self._slabs.select(where.terms, where.any_of, start, start + view.size(k))
+            if mask is not None:
+                yield k, mask
+
+    def _chunks(self, where: Optional[_Conditions], j: int, first: int) -> Iterator[tuple[Chunk, Optional[bytearray]]]:
+        for k, mask in self._chosen(where, first):
+            yield self._view.part(j, k, mask), mask
+
+    def count(self, where: Optional[_Conditions], k: int) -> tuple[int, int]:
+        """Live rows that match."""
+        view = self._view
+        if where is None and k == 0:
+            return self._slabs.live, view.segments()
+        terms, any_of = where or _Conditions([], False)
+        total = 0
+        for start in range(k * SEGMENT, view.rows, MANY):  # a signal is seen in between
+            total += self._slabs.count(terms, any_of, start, min(start + MANY, view.rows))
+        return total, view.segments()
+
+    def values(self, where: Optional[_Conditions], j: int, k: int, zones: bool) -> tuple[int, int]:
+        """Live rows that match and have a value in a column."""
+        if not self._view.schema.columns[j].not_null:
+            known = (j, *Predicate("not_null"))
+            if where is None or not where.any_of:
+                where = _Conditions([*(where.terms if where else ()), known], False)
+            else:
+                return sum(chunk.count(mask) for chunk, mask in self._chunks(where, j, k)), self._view.segments()
+        return self.count(where, k)
+
+    def sum(self, where: Optional[_Conditions], j: int, k: int, start: Any, zones: bool) -> tuple[Any, int]:
+        """``start`` plus each segment's sum in turn."""
+        nothing: Any = 0.0 if isinstance(start, float) else 0
+        for chunk, mask in self._chunks(where, j, k):
+            start += chunk.sum(mask, nothing)
+        return start, self._view.segments()
+
+    def bounds(self, where: Optional[_Conditions], j: int, k: int, zones: bool) -> tuple[list[Any], int]:
+        """The bounds of each segment that has any, in order."""
+        found = [chunk.bounds(mask) for chunk, mask in self._chunks(where, j, k)]
+        return [bounds for bounds in found if bounds is not None], self._view.segments()
+
+    def masks(self, where: Optional[_Conditions], k: int, most: int) -> tuple[list[Any], int]:
+        """(segment, bitmap of its live rows that match, None for every position) until ``most`` rows are found."""
+        found: list[Any] = []
+        total = 0
+        for at, mask in self._chosen(where, k):
+            found.append((at, mask))
+            total += self._view.size(at) if mask is None else self._view.kernels.mask.count(mask)
+            if total >= most:
+                return found, at + 1
+        return found, self._view.segments()
 
 
 Cells = Iterable[tuple[int, list[tuple[int, Any]]]]  # (row id, (column index, physical value) pairs)

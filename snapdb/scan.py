@@ -98,6 +98,10 @@ class View:
         """What scans many segments at a call (``_codecs.pyi``), None where this view has no such thing."""
         return None
 
+    def terms(self, where: Where) -> Any:
+        """Conditions in the terms of ``sweep``."""
+        return self.kernels.codecs.Filter([(j, *predicate) for j, predicate in where.plan], where.combine == "or")
+
     def chunks(self, j: int, k: int) -> Sequence[Chunk]:
         """``pieces`` as the chunks of this view's kernels."""
         pieces = self.pieces(j, k)
@@ -330,7 +334,7 @@ def filter_of(view: View, where: Optional[Selector]) -> tuple[Any, Any]:
     sweep = view.sweep()
     if sweep is None or where is None:
         return sweep, None
-    return sweep, view.kernels.codecs.Filter([(j, *predicate) for j, predicate in where.plan], where.combine == "or")
+    return sweep, view.terms(where)
 
 
 def selected(view: View, where: Optional[Selector], most: int = MANY) -> Iterator[tuple[int, Optional[bytearray]]]:

@@ -3,6 +3,11 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from ._kernels cimport SnapdbKernels
+
+# The loops of the SIMD level that was chosen: for kernels that do not link their own.
+cdef const SnapdbKernels* chosen_kernels() noexcept nogil
+
 
 @cython.final
 cdef class Chunk:

@@ -57,6 +57,10 @@ cdef struct Scratch:  # what one block needs
     uint64_t nulls[WORDS]
 
 
+cdef const SnapdbKernels* chosen_kernels() noexcept nogil:
+    return snapdb_kernels
+
+
 include "_buffers.pxi"
 include "_codecs_streams.pxi"
 include "_codecs_load.pxi"

@@ -82,10 +82,14 @@ class SlabView:
 
     rows: int
     live: int
-    def gather(self, column: int, start: int, stop: int) -> ColumnBuffer:
-        """Positions ``start..stop`` of one column, dead rows as null (zero slots). ValueError after ``release()``."""
+    def gather(self, column: int, start: int, stop: int, mask: Any = None) -> ColumnBuffer:
+        """Positions ``start..stop`` of one column, dead rows as null (zero slots), as are those that a mask (``_mask.pyi``) has not: their values are not read. ValueError for a mask of another size and after ``release()``."""
     def live_mask(self, start: int, stop: int) -> Optional[bytearray]:
         """Bitmap of the live rows of positions ``start..stop``, None where all are live."""
+    def select(self, terms: Sequence[tuple[Any, ...]], any_of: bool, start: int, stop: int) -> Optional[bytearray]:
+        """Bitmap of the live rows of positions ``start..stop`` that meet all conditions, or any of them; None where none does. ``terms``: (column, kind, lo, hi, lo_open, hi_open, values, negate), from ``kind`` on as ``conditions.Predicate`` has them; without any it is every live row. ValueError for positions that the view does not have, another kind, and after ``release()``; IndexError for a column that is not there. Scans release the GIL."""
+    def count(self, terms: Sequence[tuple[Any, ...]], any_of: bool, start: int, stop: int) -> int:
+        """How many rows ``select`` would have."""
     def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(id, row) of the live rows in order. The iterator keeps the view alive."""
     def raw_items(self) -> Iterator[tuple[int, memoryview]]:

@@ -21,11 +21,17 @@ from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
+from libc.math cimport INFINITY, NAN, nextafter, nextafterf
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 import sys as _sys
+from operator import index as _index
 
+from ._common import LIMITS as _LIMITS
+
+from ._codecs cimport chosen_kernels
+from ._kernels cimport BLOCK, WORDS, SnapdbKernels
 from ._values cimport Cell, ColumnBuffer, Memory, RowCodec, allocate, logical_bytes, logical_fixed, snap_prefetch
 from ._wal cimport WAL_FRAME, WAL_ROW, Log
 
@@ -43,6 +49,7 @@ cdef extern from "Python.h":
 
 include "_slab_store.pxi"
 include "_slab_view.pxi"
+include "_slab_where.pxi"
 include "_slab_file.pxi"
 include "_slab_branch.pxi"
 

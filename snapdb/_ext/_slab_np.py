@@ -6,7 +6,8 @@ from typing import Union
 
 import numpy as np
 
-from . import _slab_py
+from . import _mask_np, _slab_py
+from ._codecs_np import Chunk
 
 __all__ = ["SlabTable", "SlabView"]
 
@@ -32,6 +33,8 @@ def load(block: Union[bytes, bytearray], place: int, stride: int, width: int) ->
 class SlabView(_slab_py.SlabView):
     __doc__ = _slab_py.SlabView.__doc__
     _load = staticmethod(load)
+    _chunk = Chunk
+    _masks = _mask_np
 
 
 class SlabTable(_slab_py.SlabTable):

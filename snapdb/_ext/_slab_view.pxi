@@ -5,6 +5,7 @@ ctypedef struct Span:
     char* heap
     Py_ssize_t low  # rows wanted of this slab
     Py_ssize_t count
+    bint full  # every row of the slab is live
 
 
 @cython.final
@@ -50,6 +51,35 @@ cdef object raw_row(Layout layout, Slab slab, Py_ssize_t at):
     return PyMemoryView_FromObject(made)
 
 
+cdef Memory spans_of(Layout layout, Directory slabs, Py_ssize_t start, Py_ssize_t stop, list kept):
+    """The slabs of positions ``start..stop`` as an array of ``Span``; ``kept`` keeps heaps alive.
+
+    Runs no Python code.
+    """
+    cdef Py_ssize_t size = layout.rows
+    cdef Py_ssize_t number = start // size, last = (stop + size - 1) // size, low
+    cdef Memory found
+    cdef Span* span
+    cdef Slab slab
+    found = allocate((last - number) * <Py_ssize_t>sizeof(Span) if stop > start else 0)
+    span = <Span*>found.ptr
+    while number < last and stop > start:
+        low = number * size
+        slab = slabs.find(number)
+        span.low = start - low if start > low else 0
+        span.count = (stop - low if stop - low < size else size) - span.low
+        if slab is not None:
+            span.block = slab.block
+            span.full = slab.live == size
+            if slab.heap is not None:
+                span.heap = slab.heap.ptr
+                if kept is not None:
+                    kept.append(slab.heap)
+        span += 1
+        number += 1
+    return found
+
+
 @cython.final
 @cython.no_gc
 cdef class SlabView:
@@ -70,33 +100,6 @@ cdef class SlabView:
         self.slabs = None
         self.hold.release()
 
-    cdef Memory spans(self, Py_ssize_t start, Py_ssize_t stop, list kept):
-        """The slabs of positions ``start..stop`` as an array of ``Span``; ``kept`` keeps heaps alive.
-
-        Runs no Python code.
-        """
-        cdef Py_ssize_t size = self.layout.rows
-        cdef Py_ssize_t number = start // size, last = (stop + size - 1) // size, low
-        cdef Memory found
-        cdef Span* span
-        cdef Slab slab
-        found = allocate((last - number) * <Py_ssize_t>sizeof(Span) if stop > start else 0)
-        span = <Span*>found.ptr
-        while number < last and stop > start:
-            low = number * size
-            slab = self.slabs.find(number)
-            span.low = start - low if start > low else 0
-            span.count = (stop - low if stop - low < size else size) - span.low
-            if slab is not None:
-                span.block = slab.block
-                if slab.heap is not None:
-                    span.heap = slab.heap.ptr
-                    if kept is not None:
-                        kept.append(slab.heap)
-            span += 1
-            number += 1
-        return found
-
     cdef Py_ssize_t check(self, Py_ssize_t start, Py_ssize_t stop) except -1:
         """How many spans ``start..stop`` has."""
         cdef Py_ssize_t size = self.layout.rows
@@ -106,36 +109,42 @@ cdef class SlabView:
             raise ValueError(f"positions {start}..{stop} are outside 0..{self.rows}")
         return 0 if start == stop else (stop + size - 1) // size - start // size
 
-    def gather(self, int column, Py_ssize_t start, Py_ssize_t stop):
-        """Positions ``start..stop`` of one column, dead rows as null (zero slots).
+    def gather(self, int column, Py_ssize_t start, Py_ssize_t stop, mask=None):
+        """Positions ``start..stop`` of one column, dead rows as null (zero slots), as are those that a mask has not:
+        their values are not read.
 
-        ValueError for positions that the view does not have, and after ``release()``.
+        ValueError for positions that the view does not have, for a mask of another size and after ``release()``.
         """
         cdef Layout layout = self.layout
-        cdef Memory spans
+        cdef Memory spans, chosen
         cdef Hold guard  # against a release() on another thread
         cdef ColumnBuffer made
         cdef list kept = []
         cdef Py_ssize_t count
+        cdef const char* bits = NULL
         if not 0 <= column < layout.count:
             raise IndexError(f"column {column} is outside 0..{layout.count}")
         made = ColumnBuffer.__new__(ColumnBuffer, layout.columns[column].code)
+        if mask is not None:
+            self.check(start, stop)
+            chosen = copy_mask(mask, stop - start)
+            bits = chosen.ptr
         count = self.check(start, stop)
         guard = hold(self.pins, self.epoch)
-        spans = self.spans(start, stop, kept if layout.columns[column].kind == HEAPED else None)
+        spans = spans_of(layout, self.slabs, start, stop, kept if layout.columns[column].kind == HEAPED else None)
         if layout.columns[column].kind == FIXED:
-            gather_fixed(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, made)
+            gather_fixed(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, bits, made)
         else:
-            gather_texts(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, made)
+            gather_texts(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, bits, made)
         made.rows = stop - start
-        gather_nulls(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, made)
+        gather_nulls(layout, &layout.columns[column], <Span*>spans.ptr, count, stop - start, bits, made)
         guard.release()
         return made
 
     def live_mask(self, Py_ssize_t start, Py_ssize_t stop):
         """Bitmap of the live rows of positions ``start..stop``, None where all are live."""
         cdef Py_ssize_t count = self.check(start, stop), missing, i
-        cdef Memory spans = self.spans(start, stop, None)
+        cdef Memory spans = spans_of(self.layout, self.slabs, start, stop, None)
         cdef Memory dead = allocate(bitmap_size(stop - start))
         cdef uint64_t* words
         missing = absent_bits(self.layout, -1, <Span*>spans.ptr, count, dead.ptr)
@@ -148,6 +157,24 @@ cdef class SlabView:
         if (stop - start) & 63:
             words[(stop - start) >> 6] ^= (<uint64_t>1 << ((stop - start) & 63)) - 1
         return mask
+
+    def select(self, terms, bint any_of, Py_ssize_t start, Py_ssize_t stop):
+        """Bitmap of the live rows of positions ``start..stop`` that meet all conditions, or any of them; None where
+        none does.
+
+        ``terms``: (column, kind, lo, hi, lo_open, hi_open, values, negate), from ``kind`` on as a ``Predicate`` has
+        them; without any it is every live row. ValueError for positions that the view does not have, another kind, and
+        after ``release()``; IndexError for a column that is not there.
+        """
+        cdef list given = list(terms)
+        cdef bytearray mask
+        self.check(start, stop)
+        mask = PyByteArray_FromStringAndSize(NULL, bitmap_size(stop - start))
+        return mask if ask_view(self, given, any_of, start, stop, PyByteArray_AS_STRING(mask)) else None
+
+    def count(self, terms, bint any_of, Py_ssize_t start, Py_ssize_t stop):
+        """How many rows ``select`` would have."""
+        return ask_view(self, list(terms), any_of, start, stop, NULL)
 
     def items(self):
         """(id, row) of the live rows in order. The iterator keeps the view alive."""
@@ -168,73 +195,122 @@ cdef class SlabView:
         return footprint_of(self, seen)
 
 
+cdef Memory copy_mask(object mask, Py_ssize_t rows):
+    """The words of a bitmap over that many rows."""
+    cdef Memory words = allocate(bitmap_size(rows))
+    cdef Py_buffer given
+    PyObject_GetBuffer(mask, &given, PyBUF_SIMPLE)
+    try:
+        if given.len != bitmap_size(rows):
+            raise ValueError(f"a mask over {rows} rows has {bitmap_size(rows)} bytes, got {given.len}")
+        memcpy(words.ptr, given.buf, given.len)
+    finally:
+        PyBuffer_Release(&given)
+    return words
+
+
 cdef int gather_fixed(
-    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, ColumnBuffer made
+    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, const char* chosen,
+    ColumnBuffer made,
 ) except -1:
-    cdef Py_ssize_t i, stride = layout.stride
+    cdef Py_ssize_t i, at = 0, stride = layout.stride
     cdef int width = column.width
+    cdef const char* place
     cdef char* to
     made.exactly(rows, 0)
     to = made.values.ptr
     with nogil:
         for i in range(count):
             if spans[i].block != NULL:
-                collect(to, spans[i].block + spans[i].low * stride + column.offset, stride, width, spans[i].count)
+                place = spans[i].block + spans[i].low * stride + column.offset
+                if chosen == NULL:
+                    collect(to, place, stride, width, spans[i].count)
+                else:
+                    collect_chosen(to, place, stride, width, spans[i].count, chosen, at)
             to += spans[i].count * width
+            at += spans[i].count
     return 0
 
 
+cdef void collect_chosen(
+    char* to, const char* rows, Py_ssize_t stride, int width, Py_ssize_t count, const char* chosen, Py_ssize_t at
+) noexcept nogil:
+    """``collect`` of the rows whose bit is set, the first one being bit ``at``."""
+    cdef Py_ssize_t done = 0, step
+    cdef uint64_t left
+    cdef int row
+    while done < count:
+        step = min(<Py_ssize_t>64, count - done)
+        left = take_bits(chosen, at + done, step)
+        while left:
+            row = snap_lowest(left)
+            left &= left - 1
+            copy_fixed(to + (done + row) * width, rows + (done + row) * stride, width)
+        done += step
+
+
 cdef int gather_texts(
-    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, ColumnBuffer made
+    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, const char* chosen,
+    ColumnBuffer made,
 ) except -1:
     cdef Memory starts = allocate((rows + 1) * 8)
     cdef uint64_t* ends = <uint64_t*>starts.ptr + 1
-    cdef Py_ssize_t i, at, stride = layout.stride
-    cdef uint64_t end = 0, size
+    cdef Py_ssize_t i, at, row = 0, stride = layout.stride
+    cdef uint64_t end = 0
+    cdef const uint64_t* sizes = <const uint64_t*>starts.ptr
     cdef uint32_t[2] reference
     cdef const char* place
-    cdef char* to
     with nogil:
         for i in range(count):
             for at in range(spans[i].low, spans[i].low + spans[i].count):
-                if spans[i].block != NULL:
+                if spans[i].block != NULL and (chosen == NULL or test_bit(chosen, row)):
                     if column.kind == INLINE:
                         end += text_length(column, spans[i].block + at * stride)
                     else:
                         memcpy(reference, spans[i].block + at * stride + column.offset, 8)
                         end += reference[1]
-                ends[0] = end
-                ends += 1
+                ends[row] = end
+                row += 1
     made.exactly(rows, end)
     made.starts = starts
-    to = made.values.ptr
+    row = 0
     with nogil:
         for i in range(count):
             if spans[i].block == NULL:
+                row += spans[i].count
                 continue
             place = spans[i].block + spans[i].low * stride + column.offset
-            for at in range(spans[i].low, spans[i].low + spans[i].count):
-                if column.kind == INLINE:
-                    size = text_length(column, spans[i].block + at * stride)
-                    memcpy(to, place, size)
-                else:
-                    memcpy(reference, place, 8)
-                    size = reference[1]
-                    if size:
-                        memcpy(to, spans[i].heap + reference[0], size)
-                to += size
+            for at in range(spans[i].count):
+                if sizes[row + 1] > sizes[row]:
+                    if column.kind == INLINE:
+                        memcpy(made.values.ptr + sizes[row], place, sizes[row + 1] - sizes[row])
+                    else:
+                        memcpy(reference, place, 8)
+                        memcpy(made.values.ptr + sizes[row], spans[i].heap + reference[0], sizes[row + 1] - sizes[row])
+                row += 1
                 place += stride
     made.heap_size = end
     return 0
 
 
 cdef int gather_nulls(
-    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, ColumnBuffer made
+    Layout layout, const Column* column, const Span* spans, Py_ssize_t count, Py_ssize_t rows, const char* chosen,
+    ColumnBuffer made,
 ) except -1:
     cdef Memory bits = allocate(bitmap_size(made.capacity))
-    cdef Py_ssize_t missing
+    cdef uint64_t* words = <uint64_t*>bits.ptr
+    cdef uint64_t left_out
+    cdef Py_ssize_t missing, i
     with nogil:
         missing = absent_bits(layout, column.null_index, spans, count, bits.ptr)
+        if chosen != NULL:
+            missing = 0
+            for i in range((rows + 63) >> 6):
+                left_out = ~(<const uint64_t*>chosen)[i]
+                if i == rows >> 6:
+                    left_out &= (<uint64_t>1 << (rows & 63)) - 1
+                words[i] |= left_out
+                missing += bit_count(words[i])
     if missing:
         made.null_bits = bits
         made.null_count = missing

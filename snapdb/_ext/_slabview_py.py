@@ -8,19 +8,33 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import chain, compress, repeat
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
-from ._common import BINARY, BYTES, DATE, DATETIME, TYPECODES, WIDTHS, mask_bytes, to_date, to_datetime
-from ._records import LOW, Hold, Layout, Pins, Slab, bits, buffer, held, load, same_layout, texts
+from . import _mask_py
+from ._codecs_py import Chunk
+from ._common import BINARY, BYTES, DATE, DATETIME, SEGMENT, TYPECODES, WIDTHS, mask_bytes, to_date, to_datetime
+from ._records import LOW, Hold, Layout, Pins, Slab, bits, buffer, flags, held, load, same_layout, texts
+from ._slabwhere_py import check, met_by
 from ._values_py import ColumnBuffer
 
 __all__ = ["SlabView"]
+
+
+def _only(raw: Union[bytes, bytearray], chosen: bytes, width: int) -> bytes:
+    """Values of ``width`` bytes, 0 where a flag is not set."""
+    wide = bytearray(len(raw))
+    for byte in range(width):
+        wide[byte::width] = chosen
+    every = int.from_bytes(wide, "little") * 255
+    return (int.from_bytes(raw, "little") & every).to_bytes(len(raw), "little")
 
 
 class SlabView:
     """The rows as of the moment it was made; later writes do not show. Released by ``release()`` or when dropped."""
 
     _load = staticmethod(load)
+    _chunk: Any = Chunk  # the backend's class of chunks and its masks
+    _masks: Any = _mask_py
 
     def __init__(
         self, layout: Layout, slabs: dict[int, Slab], slab_rows: int, rows: int, live: int, pins: Pins, epoch: int
@@ -76,30 +90,40 @@ class SlabView:
         ]
         return b"".join(pieces)
 
-    def gather(self, column: int, start: int, stop: int) -> ColumnBuffer:
-        """Positions ``start..stop`` of one column, dead rows as null (zero slots).
+    def gather(self, column: int, start: int, stop: int, mask: Any = None) -> ColumnBuffer:
+        """Positions ``start..stop`` of one column, dead rows as null (zero slots), as are those that a mask has not.
 
-        ValueError for positions that the view does not have, and after ``release()``.
+        ValueError for positions that the view does not have, for a mask of another size and after ``release()``.
         """
         layout = self._layout
         if not 0 <= column < len(layout.names):
             raise IndexError(f"column {column} is outside 0..{len(layout.names)}")
         with Hold(self._pins, self._epoch):  # against a release() on another thread
-            return self._gather(column, start, stop)
+            block = self._block(start, stop)
+            rows = stop - start
+            if mask is not None and memoryview(mask).nbytes != mask_bytes(rows):
+                raise ValueError(
+                    f"a mask over {rows} rows has {mask_bytes(rows)} bytes, got {memoryview(mask).nbytes}"
+                )
+            chosen = None if mask is None or not rows else flags(mask, 0, rows)
+            return self._gather(column, start, stop, block, chosen)
 
-    def _gather(self, column: int, start: int, stop: int) -> ColumnBuffer:
+    def _gather(self, column: int, start: int, stop: int, block: bytes, chosen: Optional[bytes]) -> ColumnBuffer:
         layout = self._layout
-        block = self._block(start, stop)
         code = layout.columns[column][1]
+        nulls = self._nulls(column, block)
         items: Any
         if code in WIDTHS:
             items = array(TYPECODES[code])
-            items.frombytes(self._load(block, layout.places[column], layout.stride, WIDTHS[code]))
+            raw = self._load(block, layout.places[column], layout.stride, WIDTHS[code])
+            items.frombytes(raw if chosen is None else _only(raw, chosen, WIDTHS[code]))
         elif code == BYTES:
-            items = self._inline_items(column, block)
+            items = self._inline_items(column, block, chosen)
         else:
-            items = self._heap_items(column, start, stop)
-        return buffer(code, items, self._nulls(column, block))
+            items = self._heap_items(column, start, stop, chosen)
+        if chosen is not None:
+            nulls |= bits(chosen) ^ ((1 << len(chosen)) - 1)
+        return buffer(code, items, nulls)
 
     def _nulls(self, column: int, block: bytes) -> int:
         stride = self._layout.stride
@@ -114,7 +138,7 @@ class SlabView:
                 nulls |= bits(unset)
         return nulls
 
-    def _inline_items(self, column: int, block: bytes) -> list[bytes]:
+    def _inline_items(self, column: int, block: bytes, chosen: Optional[bytes]) -> list[bytes]:
         layout = self._layout
         limit = layout.widths[column]
         low = layout.places[column]
@@ -122,9 +146,15 @@ class SlabView:
         wide = limit >= 65536
         rest = layout.stride - at - (4 if wide else 2)
         form = struct.Struct(f"<{low}x{limit}s{at - low - limit}x{'I' if wide else 'H'}{rest}x")
-        return [value[:size] for value, size in form.iter_unpack(block)]
+        if chosen is None:
+            return [value[:size] for value, size in form.iter_unpack(block)]
+        items = [b""] * len(chosen)
+        for row in compress(range(len(chosen)), chosen):
+            value, size = form.unpack_from(block, row * layout.stride)
+            items[row] = value[:size]
+        return items
 
-    def _heap_items(self, column: int, start: int, stop: int) -> list[bytes]:
+    def _heap_items(self, column: int, start: int, stop: int, chosen: Optional[bytes]) -> list[bytes]:
         layout = self._layout
         stride, low = layout.stride, layout.places[column]
         form = struct.Struct(f"<{low}xII{stride - low - 8}x")
@@ -135,6 +165,9 @@ class SlabView:
                 continue
             refs = list(form.iter_unpack(slab.data[first * stride : last * stride]))
             heap = bytes(slab.heap)
+            if chosen is not None:
+                wanted = chosen[len(items) : len(items) + len(refs)]
+                refs = [ref if keep else (0, 0) for ref, keep in zip(refs, wanted)]
             items.extend([heap[at : at + size] for at, size in refs])
         return items
 
@@ -150,6 +183,36 @@ class SlabView:
         if alive.count(1) == len(alive):
             return None
         return bytearray(bits(alive).to_bytes(mask_bytes(len(alive)), "little"))
+
+    def select(self, terms: Sequence[tuple[Any, ...]], any_of: bool, start: int, stop: int) -> Optional[bytearray]:
+        """Bitmap of the live rows of positions ``start..stop`` that meet all conditions, or any of them; None where
+        none does.
+
+        ``terms``: (column, kind, lo, hi, lo_open, hi_open, values, negate), from ``kind`` on as a ``Predicate`` has
+        them; without any it is every live row. ValueError for positions that the view does not have, another kind, and
+        after ``release()``; IndexError for a column that is not there.
+        """
+        terms = list(terms)
+        check(terms, len(self._layout.names))
+        with Hold(self._pins, self._epoch):
+            live = self.live_mask(start, stop)
+            found = met_by(self, terms, any_of, start, stop)
+        if found is None:
+            found = self._masks.full(stop - start) if live is None else live
+        elif live is not None:
+            self._masks.and_into(found, live)
+        return found if self._masks.any_set(found) else None
+
+    def count(self, terms: Sequence[tuple[Any, ...]], any_of: bool, start: int, stop: int) -> int:
+        """How many rows ``select`` would have."""
+        terms = list(terms)
+        if start == stop:
+            self.select(terms, any_of, start, stop)  # what is wrong is wrong without rows too
+        total = 0
+        for low in range(start, stop, SEGMENT):
+            found = self.select(terms, any_of, low, min(stop, low + SEGMENT))
+            total += 0 if found is None else self._masks.count(found)
+        return total
 
     def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(id, row) of the live rows in order. The iterator keeps the view alive."""
