@@ -474,6 +474,7 @@ def test_many_words_of_a_kind(kernels: Any, kind: str) -> None:
 
 
 @needs_c
+@pytest.mark.slow
 def test_a_tall_tree() -> None:
     """Nodes over nodes over nodes: built, thinned at random until little is left, filled again."""
     tree = _ext.backend("c").index.OrderTree()
@@ -702,6 +703,17 @@ for kind in (index.HashTable, index.OrderTree):
                 return made
             cases.append((start, lambda made, already=already: made.add(already, already)))
             cases.append((start, lambda made, already=already: made.add(already - 1, already)))
+        for already in (254, 255, 256):
+            # a word gets its second id: the first goes to a leaf that is full then
+            def start(kind=kind, already=already):
+                made = kind()
+                for id in range(already):
+                    made.add(1, id)
+                for word in range(2, 40):
+                    made.add(word, 5)
+                return made
+            cases.append((start, lambda made: made.add(20, 700)))
+            cases.append((start, lambda made: made.add(20, 3)))
 
 hits = 0
 for number, (start, call) in enumerate(cases):
