@@ -16,7 +16,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_SetItem, PyDict_Size
+from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_Size
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.object cimport PyObject
@@ -46,9 +46,12 @@ cdef extern from "Python.h":
     char* PyByteArray_AS_STRING(object value)
     Py_ssize_t PyByteArray_GET_SIZE(object value)
     PyObject* PyTuple_GET_ITEM(object value, Py_ssize_t at)
+    PyObject* member_of "PyTuple_GET_ITEM"(PyObject* value, Py_ssize_t at)
+    int set_item "PyDict_SetItem"(PyObject* found, PyObject* key, PyObject* value) except -1
 
 include "_slab_store.pxi"
 include "_slab_view.pxi"
+include "_slab_terms.pxi"
 include "_slab_where.pxi"
 include "_slab_file.pxi"
 include "_slab_branch.pxi"
@@ -115,31 +118,44 @@ cdef class SlabTable:
 
     # -- reads -------------------------------------------------------------
 
+    cdef inline PyObject* live_at(self, Py_ssize_t position, Py_ssize_t* at) except? NULL:
+        """The slab of a live row, borrowed; NULL where there is no such row."""
+        cdef Py_ssize_t number, row
+        cdef PyObject* slab
+        cdef const char* record
+        if position < 0 or position >= self.rows:
+            return NULL
+        number = position // self.slab_rows
+        row = at[0] = position - number * self.slab_rows
+        slab = self.slabs.at(number)
+        if slab == NULL:
+            if self.missing is None:
+                return NULL
+            self.ask(number)
+            slab = self.slabs.at(number)
+            if slab == NULL:
+                return NULL
+        # a row at a random place is two misses and its liveness a third: ask for all at once, a tenth of a point read
+        record = (<Slab>slab).block + row * self.layout.stride
+        snap_prefetch(record)
+        snap_prefetch(record + self.layout.stride - 1)
+        if (<Slab>slab).live == self.slab_rows or test_bit((<Slab>slab).block + self.layout.live, row):
+            return slab
+        return NULL
+
     cdef inline Slab at_live(self, Py_ssize_t position, Py_ssize_t* at):
         """The slab of a live row, None where there is no such row."""
-        cdef Slab slab
-        if position < 0 or position >= self.rows:
-            return None
-        cdef Py_ssize_t number = position // self.slab_rows
-        at[0] = position - number * self.slab_rows
-        slab = self.slabs.find(number)
-        if slab is None:
-            if self.missing is None:
-                return None
-            slab = self.ask(number)
-            if slab is None:
-                return None
-        # a row at a random place is two misses and its liveness a third: ask for all at once, a tenth of a point read
-        snap_prefetch(slab.block + at[0] * self.layout.stride)
-        snap_prefetch(slab.block + at[0] * self.layout.stride + self.layout.stride - 1)
-        return slab if test_bit(slab.block + self.layout.live, at[0]) else None
+        cdef PyObject* slab = self.live_at(position, at)
+        return <Slab>slab if slab != NULL else None
 
     def get(self, idx):
         """The live row as a dict of logical values, None where there is none."""
         cdef Py_ssize_t at = 0
-        cdef Slab slab = self.at_live(position_of(idx), &at)
-        if slab is None:
+        cdef PyObject* found = self.live_at(position_of(idx), &at)
+        cdef Slab slab
+        if found == NULL:
             return None
+        slab = <Slab>found
         slab.pins += 1
         try:
             return row_dict(self.layout, slab, at)
@@ -155,7 +171,7 @@ cdef class SlabTable:
     def contains(self, idx):
         """Whether there is a live row at ``idx``."""
         cdef Py_ssize_t at = 0
-        return self.at_live(position_of(idx), &at) is not None
+        return self.live_at(position_of(idx), &at) != NULL
 
     def take_over(self, SlabTable other not None):
         """Have every row of ``other`` (a table of the same layout, empty afterwards) instead of one's own; views keep what they see."""

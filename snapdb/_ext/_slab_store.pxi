@@ -18,6 +18,9 @@ cdef extern from *:
 
 
 cdef enum:
+    I32 = 3
+    I64 = 4
+    U8 = 5
     F32 = 9
     F64 = 10
     BYTES = 12
@@ -637,13 +640,16 @@ cdef class Directory:
             self.groups[at] = <PyObject*>group
         Py_XDECREF(old)
 
+    cdef inline PyObject* at(self, Py_ssize_t number) noexcept:
+        """The slab of that number, borrowed; NULL where there is none."""
+        cdef Py_ssize_t at = number >> 8
+        if at >= self.count or self.groups[at] == NULL:
+            return NULL
+        return (<Group>self.groups[at]).slabs[number & (FANOUT - 1)]
+
     cdef inline Slab find(self, Py_ssize_t number):
         """The slab of that number, None where there is none."""
-        cdef Py_ssize_t at = number >> 8
-        cdef PyObject* slab
-        if at >= self.count or self.groups[at] == NULL:
-            return None
-        slab = (<Group>self.groups[at]).slabs[number & (FANOUT - 1)]
+        cdef PyObject* slab = self.at(number)
         return <Slab>slab if slab != NULL else None
 
 
@@ -669,12 +675,26 @@ cdef Group copy_group(Group old, int64_t stamp):
     return made
 
 
+cdef inline object fixed_object(int code, const char* at):
+    """What ``logical_fixed`` gives, with the common types here: a call into another module costs as much as the value."""
+    if code == I64:
+        return (<const int64_t*>at)[0]
+    if code == F64:
+        return (<const double*>at)[0]
+    if code == I32:
+        return (<const int32_t*>at)[0]
+    if code == U8:
+        return (<const uint8_t*>at)[0]
+    return logical_fixed(code, at)
+
+
 cdef object row_dict(Layout layout, Slab slab, Py_ssize_t at):
     """A live row as a dict of logical values. The slab is pinned or a view's: making objects may run other code."""
     cdef dict row = PyDict_Copy(layout.template)
     cdef const char* block = slab.block
     cdef const char* record = block + at * layout.stride
-    cdef Memory heap = slab.heap
+    cdef Memory heap = slab.heap if layout.heaped else None
+    cdef PyObject* names = <PyObject*>layout.names
     cdef const char* place
     cdef const char* text
     cdef const Column* column
@@ -689,7 +709,7 @@ cdef object row_dict(Layout layout, Slab slab, Py_ssize_t at):
         place = record + column.offset
         if column.kind == FIXED:
             copy_fixed(<char*>&aligned, place, column.width)
-            value = logical_fixed(column.code, <const char*>&aligned)
+            value = fixed_object(column.code, <const char*>&aligned)
         elif column.kind == INLINE:
             value = logical_bytes(column.code, place, text_length(column, record))
         else:
@@ -698,5 +718,5 @@ cdef object row_dict(Layout layout, Slab slab, Py_ssize_t at):
             if reference[1]:
                 text = heap.ptr + reference[0]
             value = logical_bytes(column.code, text, reference[1])
-        PyDict_SetItem(row, <object>PyTuple_GET_ITEM(layout.names, j), value)
+        set_item(<PyObject*>row, member_of(names, j), <PyObject*>value)
     return row
