@@ -90,9 +90,12 @@ class RowView(View):
         return self.kernels.codecs.Chunk.adopt(chunk) if self._foreign else chunk
 
     def take(self, j: int, page: Page) -> list[Any]:
-        if page.rows is None or len(page.rows) > FEW or (j, page.k) in self._gathered:
+        rows, size = page.rows, self.size(page.k)
+        if rows is None or 2 * len(rows) > size or (j, page.k) in self._gathered:
             return super().take(j, page)
-        places = [page.k * SEGMENT + row for row in page.rows]
+        if len(rows) > FEW:
+            return self.part(j, page.k, self.kernels.mask.from_ids(rows, size)).take(rows)
+        places = [page.k * SEGMENT + row for row in rows]
         return [self.slabs.gather(j, at, at + 1).fetch(0) for at in places]
 
 
