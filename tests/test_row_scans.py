@@ -151,7 +151,7 @@ def test_select_over_blocks(large: Any) -> None:
         plans = [
             Predicate("range", lo, hi), Predicate("range", hi, hi, negate=True),
             Predicate("in", values=tuple(values[::2])), Predicate("in", values=tuple(values), negate=True),
-            Predicate("null"), Predicate("not_null"),
+            Predicate("null"), Predicate("not_null"), *(Predicate("range", v, v) for v in values[:4]),
         ]  # fmt: skip
         for predicate in plans:
             other = (rng.randrange(len(COLUMNS)), Predicate("not_null"))

@@ -27,18 +27,13 @@ def met_by(view: Any, terms: Sequence[tuple[Any, ...]], any_of: bool, start: int
             masks.andnot_into(open_rows, result)
         if open_rows is not None and not masks.any_set(open_rows):
             break
-        found = _found(masks, view._chunk.view(view.gather(term[0], start, stop, _few(masks, open_rows, term))), term)
+        found = _found(masks, view._chunk.view(view.gather(term[0], start, stop, open_rows)), term)
         if open_rows is not None:
             masks.and_into(found, open_rows)
             if any_of:
                 masks.or_into(found, result)
         result = found
     return result
-
-
-def _few(masks: Any, open_rows: Optional[bytearray], term: tuple[Any, ...]) -> Optional[bytearray]:
-    """The rows to be read, None for all of them: what is not read would look null."""
-    return None if term[1] == "null" else open_rows
 
 
 def _found(masks: Any, chunk: Any, term: tuple[Any, ...]) -> bytearray:
