@@ -33,6 +33,7 @@ cdef enum:
     LEVELS = 16
     FEWEST = 16          # slots of a table
     AHEAD = 8            # entries between asking for a cache line and using it
+    LARGE = 4194304      # bytes of slots from which huge pages are asked for
     SHORT = 32           # pairs that are sorted by insertion
 
 cdef uint64_t TOP_ID = LARGEST_ID

@@ -11,7 +11,23 @@ cdef extern from *:
     static inline unsigned int snap_load32(const char *at) { unsigned int v; memcpy(&v, at, 4); return v; }
     static inline void snap_store64(char *at, unsigned long long v) { memcpy(at, &v, 8); }
     static inline void snap_store32(char *at, unsigned int v) { memcpy(at, &v, 4); }
+
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+    /* slots are met in no order: in small pages each is one more miss, of the addresses */
+    static void snap_large_pages(void *block, size_t size)
+    {
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        size_t first = ((size_t)block + 4095) & ~(size_t)4095, last = ((size_t)block + size) & ~(size_t)4095;
+        if (last > first)
+            (void)madvise((void *)first, last - first, MADV_HUGEPAGE);  /* advice: no harm where it is not taken */
+    #else
+        (void)block, (void)size;
+    #endif
+    }
     """
+    void snap_large_pages(void* block, size_t size) noexcept nogil
     uint64_t snap_load64(const char* at) noexcept nogil
     uint32_t snap_load32(const char* at) noexcept nogil
     void snap_store64(char* at, uint64_t value) noexcept nogil
@@ -93,6 +109,8 @@ cdef class HashTable:
         fresh = <char*>PyMem_RawMalloc(capacity * size)
         if fresh == NULL:
             return False
+        if capacity * size >= LARGE:
+            snap_large_pages(fresh, capacity * size)
         memset(fresh, 0xFF, capacity * size)
         end = fresh + capacity * size
         slot = self.slots
@@ -349,6 +367,8 @@ cdef class HashTable:
             made.slots = <char*>PyMem_RawMalloc(self.capacity * self.size)
             if made.slots == NULL:
                 raise MemoryError()
+            if self.capacity * self.size >= LARGE:
+                snap_large_pages(made.slots, self.capacity * self.size)
             memcpy(made.slots, self.slots, self.capacity * self.size)
         made.capacity, made.used, made.singles, made.wide, made.size = self.capacity, self.used, self.singles, self.wide, self.size
         return made
