@@ -549,6 +549,18 @@ def test_what_is_refused_changes_nothing(kernels: Any) -> None:
         tree.count_range(0, 2**64)
 
 
+def test_ranges_at_the_ends_of_all_words(kernels: Any) -> None:
+    tree = kernels.index.OrderTree()
+    pairs = [(0, 1), (0, 2), (1, 3), (TOP - 1, 4), (TOP, 5), (TOP, 6)]
+    tree.build(u64(word for word, _ in pairs), u64(id for _, id in pairs))
+    ends = [None, 0, 1, TOP - 1, TOP]
+    for low, high, low_open, high_open in product(ends, ends, (False, True), (False, True)):
+        found = [id for word, id in pairs if inside(word, low, high, low_open, high_open)]
+        assert tree.range(low, high, low_open, high_open).tolist() == found, (low, high, low_open, high_open)
+        assert tree.range(low, high, low_open, high_open, True).tolist() == found[::-1]
+        assert tree.count_range(low, high, low_open, high_open) == len(found)
+
+
 def test_other_buffers(kernels: Any) -> None:
     numpy = pytest.importorskip("numpy")
     tree = kernels.index.OrderTree()
@@ -596,6 +608,19 @@ def test_bytes_per_entry(count: int) -> None:
             for id in gone:
                 assert single.remove(words[id], id)
             assert single.nbytes <= 40 * 1001 + 12 * 1024 + 4000
+
+
+@needs_c
+@pytest.mark.parametrize("order", ["rising", "falling", "three"])
+def test_what_comes_in_order_fills_leaves_and_what_goes_gives_back(order: str) -> None:
+    tree, count = _ext.backend("c").index.OrderTree(), 40_000
+    pairs = [(HOSTILE[order](n), n) for n in range(count)]
+    for pair in pairs:
+        tree.add(*pair)
+    assert tree.nbytes <= 14 * count
+    for pair in random.Random(2).sample(pairs, count * 3 // 4):
+        tree.remove(*pair)
+    assert tree.nbytes <= 26 * len(tree)
 
 
 @needs_c
@@ -693,6 +718,14 @@ for kind in (index.HashTable, index.OrderTree):
                     return made
                 cases.append((start, lambda made, words=words, already=already: made.add(words[already], already)))
         cases.append((start, lambda made: made.range(3)))
+        # the batch has a pair that is there, and one for which a leaf is split
+        for batch, numbers in ((u64([1, 1]), u64([5, 9000])), (u64([1] * 9), u64([*range(8), 9000]))):
+            def start(kind=kind):
+                made = kind()
+                for id in range(256):
+                    made.add(1, id)
+                return made
+            cases.append((start, lambda made, batch=batch, numbers=numbers: made.add_many(batch, numbers)))
     else:
         cases.append((start, lambda made: made.clashes(mixed)))
         for already in (12, 13, 23, 50):
