@@ -18,6 +18,11 @@ KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index")
 SIMD_KERNELS = {"_codecs": [], "_mask": [("SNAPDB_BITMAPS_ONLY", "1")]}
 #: kernels that gain by -O3; the others are a sixth larger with it and no faster (kernels.c asks for it itself)
 LARGE_KERNELS = ("_values", "_slab")
+#: kernels that are a quarter smaller with -Os and no slower: they wait for memory
+SMALL_KERNELS = ("_index",)
+#: no tables for unwinding, which C code that throws nothing has no use for, and no lines of C in tracebacks: a
+#: twentieth of a wheel
+SMALLER = ("-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-DCYTHON_CLINE_IN_TRACEBACK=0")
 
 
 def switch(name):
@@ -39,8 +44,11 @@ def compile_arguments(name):
     same_bits = ["-ffp-contract=off", "-fno-strict-aliasing"]
     if switch("SNAPDB_DEBUG_BUILD"):
         return ["-O0", "-g3", *same_bits], []
-    speed = ["-O3"] if name in LARGE_KERNELS else ["-O2", "-ftree-vectorize"]
-    return [*speed, "-g0", "-Wno-unreachable-code", *same_bits], ["-Wl,-x" if sys.platform == "darwin" else "-Wl,-s"]
+    speed = ["-Os"] if name in SMALL_KERNELS else ["-O2", "-ftree-vectorize"]
+    if name in LARGE_KERNELS:
+        speed = ["-O3"]
+    compiling = [*speed, "-g0", "-Wno-unreachable-code", *SMALLER, *same_bits]
+    return compiling, ["-Wl,-x" if sys.platform == "darwin" else "-Wl,-s"]
 
 
 def extensions():

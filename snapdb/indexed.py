@@ -158,13 +158,20 @@ class Indexed:
         """The first row (lowest id) whose column equals the value, None where there is none. By the index of the
         column where it has one, else by a scan.
         """
-        held, where = self._by([(column_name, "eq", value)])
-        with held:
-            if where.__class__ is not scan.Among:
-                row: Optional[Row] = self._engine.lookup(column_name, value)
-                return row
-            rows: list[Row] = self._engine.select(where, None, 1)
-            return rows[0] if rows else None
+        engine = self._open_engine()
+        if self._auto is not None:
+            self._by([(column_name, "eq", value)])[0].__exit__(None, None, None)  # it counts
+        if self._indexes:
+            where: Any = scan.make_where(self.schema, [(column_name, "eq", value)])
+            j, predicate = where.plan[0]
+            with engine.lock:
+                index = self._indexes.of(j, "hash")
+                if index is not None:
+                    idx = None if predicate.kind != "range" else self._indexes.first(index, predicate.lo)
+                    found: Optional[Row] = None if idx is None else engine.get(idx)
+                    return found
+        row: Optional[Row] = engine.lookup(column_name, value)
+        return row
 
     def find(self, **column: Any) -> list[Row]:
         """Every row whose columns equal the values, in id order: ``db.find(status="active", sensor=3)``. By indexes

@@ -316,6 +316,10 @@ class Indexes:
         """The row that has this physical value in unique column j."""
         self._fresh()
         index = next(one for one in self._unique if one.column == j)
+        return self.first(index, physical)
+
+    def first(self, index: Index, physical: Any) -> Optional[int]:
+        """The row with the lowest id that has a value. The caller holds the table's lock."""
         word = index.word(index.code, physical)
         return None if word is None else self._owner(index, word, physical)
 
