@@ -392,7 +392,10 @@ ENGINES = {
 }  # fmt: skip
 STORAGE = {"storage"}
 #: where engines and storage meet
-CORE = {"core", "filejournal", "maintenance", "opening", "records", "repairing", "salvaged", "snapshots", "tablefile"}
+CORE = {
+    "core", "filejournal", "indexed", "indexes", "maintenance", "opening", "records", "repairing", "salvaged", "snapshots",
+    "tablefile",
+}  # fmt: skip
 #: package parts that a part must not import; what stands nowhere here lies under the engines
 NEVER = {
     **dict.fromkeys(FACES, STORAGE | {"rowstore", "table"}),
