@@ -85,7 +85,7 @@ class Machine(RuleBasedStateMachine):
 
     def insert_rows(self, rows: list[Row]) -> None:
         for row in rows:
-            self.rows[self.next] = row
+            self.rows[self.next] = {name: row[name] for name in COLUMNS}
             self.next += 1
 
     # -- rules ---------------------------------------------------------------
@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
         if not wrong and idx is None:
             self.insert_rows([row])
         elif not wrong and idx is not None:
-            self.rows[idx] = row
+            self.rows[idx] = {name: row[name] for name in COLUMNS}
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
