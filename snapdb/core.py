@@ -29,6 +29,7 @@ from .errors import (
 from .indexed import Indexed
 from .indexes import Indexes
 from .interrupts import Uninterrupted
+from .joins import join
 from .journal import Journal
 from .maintenance import Maintenance
 from .opening import MEMORY, CopyKeys, Opened, check, open_file, open_memory, opened_again
@@ -626,6 +627,19 @@ class SnapDB(Indexed, Maintenance):
         """One column's values of the live rows, in id order."""
         values: list[Any] = self._engine.select_column(column_name)
         return values
+
+    def join(
+        self, other: Any, left_column: str, right_column: str, how: str = "inner"
+    ) -> list[tuple[Row, Optional[Row]]]:
+        """Pairs of a row of this table and a row of ``other`` (a database, an open snapshot, a ``ColumnarTable``, or
+        this one again) whose columns are equal, ordered by row id here, then there. ``how="left"``: a row without a
+        partner is paired with None.
+
+        Null and NaN equal nothing, -0.0 equals 0.0; numbers compare exactly, whatever their types, text and binary by
+        their bytes. Both tables are read as of now; every dict is new. ConditionError (a ValueError) for columns that
+        do not compare with each other, UnknownColumnError, ValidationError for another ``how``.
+        """
+        return join(self._open_engine(), other, left_column, right_column, how)
 
     # -- export and figures ------------------------------------------------
 

@@ -19,14 +19,14 @@ from ._ext._common import SEGMENT, TYPECODES, Zone, mask_bytes
 from ._ext._zones import judge
 from .conditions import ALIASES, Condition, Predicate, bind, normalize
 from .errors import ValidationError, ValueTypeError, shorten
+from .schema import Schema
 
 if TYPE_CHECKING:
     from ._ext import Backend, Chunk
-    from .schema import Schema
 
 __all__ = [
-    "ALL", "Among", "Page", "Selector", "View", "Where", "WhereCallable", "make_where", "pages", "pick", "read_by",
-    "selected", "submask",
+    "ALL", "Among", "Page", "Selector", "View", "Where", "WhereCallable", "make_where", "pages", "pages_of", "pick",
+    "read_by", "readable", "rows_at", "selected", "submask",
 ]  # fmt: skip
 
 #: the mask of every row of a segment, told by identity
@@ -572,3 +572,44 @@ def live_buffers(view: View) -> list[Any]:
             chunk = view.chunks(j, page.k)[page.piece]
             buffer.extend(chunk.decode() if page.rows is None else chunk.gather(page.rows))
     return buffers
+
+
+def pages_of(view: View, ids: Sequence[int]) -> Iterator[Page]:
+    """Pages of rows named by their ids, which are ascending and distinct."""
+    at = 0
+    while at < len(ids):
+        k = ids[at] // SEGMENT
+        start = 0
+        for piece, size in enumerate(view.bounds(k)):
+            first = k * SEGMENT + start
+            stop = bisect_left(ids, first + size, at)
+            if stop - at == size:
+                yield Page(k, piece, start, size, None)
+            elif stop > at:
+                rows = array("I", map((-first).__add__, ids[at:stop]))
+                yield Page(k, piece, start, size, memoryview(rows))
+            start += size
+            at = stop
+
+
+def rows_at(view: View, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """A new dict for each of these rows, in the order of the ids, which are distinct."""
+    ascending = sorted(ids)
+    columns = range(len(view.schema.columns))
+    out: list[dict[str, Any]] = []
+    for page in pages_of(view, ascending):
+        out.extend(page.records(view, columns, view.schema.names))
+    if ascending == ids:
+        return out
+    found = dict(zip(ascending, out))
+    return list(map(found.__getitem__, ids))
+
+
+def readable(db: Any, call: str) -> Any:
+    """What a database, or a table in memory, makes views of. ClosedError; ValueTypeError for anything else."""
+    opened = getattr(db, "_open_engine", None)
+    if opened is not None:
+        return opened()
+    if isinstance(getattr(db, "schema", None), Schema) and callable(getattr(db, "view", None)):
+        return db
+    raise ValueTypeError(f"{call} takes an open SnapDB or a ColumnarTable, not {type(db).__name__}")

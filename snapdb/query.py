@@ -1,0 +1,285 @@
+"""The query builder: ``query(db).filter(age={"gte": 18}).order("score", desc=True).slice(10).execute()``.
+
+A query is an object that says what is wanted; nothing is read before ``execute``, ``first``, ``count`` or iteration.
+Conditions become bitmaps (``scan.py``), an order with a limit looks for the best rows only (``ordering.py``), and a
+dict is built for a row that is given out, or that a Python callable is asked about, and for no other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
+
+from ._ext._zones import judge
+from .conditions import Condition, Predicate, normalize
+from .errors import ValueTypeError, shorten
+from .ordering import Order, is_top, sorted_ids, sorted_of, top_ids
+from .scan import Page, View, Where, _bound, count, pages, readable, rows_at, window
+
+if TYPE_CHECKING:
+    from .columnar import ColumnarTable
+    from .core import SnapDB
+
+__all__ = ["Query", "query"]
+
+Row = dict[str, Any]
+Item = tuple[int, Row]
+STEP = 4096  # rows that are built at a time
+
+
+class _Plan(NamedTuple):
+    """What a query says. ``terms`` are its ``conditions`` as the kernels take them; ``limit`` -1: none."""
+
+    conditions: tuple[Condition, ...] = ()
+    terms: tuple[tuple[int, Predicate], ...] = ()
+    calls: tuple[Callable[[Row], Any], ...] = ()
+    orders: tuple[Order, ...] = ()
+    skip: int = 0
+    limit: int = -1
+
+    @property
+    def where(self) -> Optional[Where]:
+        """The conditions, None where there are none."""
+        return Where(self.terms, "and") if self.terms else None
+
+    @property
+    def need(self) -> int:
+        """Rows from the first one that the slice does not cut off, -1: all."""
+        return self.limit if self.limit <= 0 else self.skip + self.limit
+
+
+class Query:
+    """What to read of a table. Immutable: each call gives a new query, so one can be kept and built upon.
+
+    Rows come as (row id, dict), as of the moment that reading began, and are the caller's own. Whatever the order of
+    the calls, filters come first, then the order, then the slice.
+    """
+
+    __slots__ = ("_db", "_plan")
+    _db: Union[SnapDB, ColumnarTable]
+    _plan: _Plan
+
+    def __init__(self, db: Union[SnapDB, ColumnarTable]) -> None:
+        readable(db, "query()")
+        object.__setattr__(self, "_db", db)
+        object.__setattr__(self, "_plan", _Plan())
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Query does not change; its methods give a new one (setting {name!r})")
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+    # -- saying what is wanted ---------------------------------------------
+
+    def filter(self, /, *conditions: Any, **columns: Any) -> Query:
+        """Only rows that meet all of it: ``filter(age=25, score={"gte": 60, "lt": 80})``, or conditions as
+        ``select_where`` takes them. Further filters narrow it down.
+
+        ConditionError (a ValueError) for what cannot be understood or compared, UnknownColumnError.
+        """
+        schema = readable(self._db, "query()").schema
+        found = [one for given in (*conditions, columns) for one in normalize(given)]
+        terms = [_bound(schema, condition) for condition in found]
+        plan = self._plan
+        return self._with(conditions=(*plan.conditions, *found), terms=(*plan.terms, *terms))
+
+    def where_fn(self, predicate: Callable[[Row], Any]) -> Query:
+        """Only rows that a callable accepts. It gets a dict of its own for each row that meets the conditions, in order
+        of row id, and for an order all of them; so it is much slower than conditions. ValueTypeError for what cannot
+        be called.
+        """
+        if not callable(predicate):
+            raise ValueTypeError(
+                f"where_fn() takes a callable over rows, not {type(predicate).__name__}",
+                hint="for conditions use filter()",
+            )
+        return self._with(calls=(*self._plan.calls, predicate))
+
+    def order(self, column: str, desc: bool = False) -> Query:
+        """Sort by a column; rows that are equal in it by the column of the next ``order``, and at last by row id.
+
+        Text by its UTF-8 bytes; NaN after the numbers, null after that, in descending order too. UnknownColumnError.
+        """
+        j = readable(self._db, "query()").schema.index(column)
+        if not isinstance(desc, int):
+            raise ValueTypeError(f"order(): desc is True or False, not {type(desc).__name__} {shorten(desc)}")
+        return self._with(orders=(*self._plan.orders, Order(j, bool(desc))))
+
+    def slice(self, limit: Optional[int], offset: int = 0) -> Query:
+        """At most ``limit`` rows (None: all; 0 or less: none) after the first ``offset``. A later call replaces it.
+
+        ValidationError for a negative offset, ValueTypeError for what is no int.
+        """
+        skip, most = window(limit, offset)
+        return self._with(skip=skip, limit=most)
+
+    def _with(self, **changes: Any) -> Query:
+        made = Query(self._db)
+        object.__setattr__(made, "_plan", self._plan._replace(**changes))
+        return made
+
+    # -- reading -----------------------------------------------------------
+
+    def execute(self) -> list[Item]:
+        """The rows."""
+        with self._view() as view:
+            if self._plan.calls and not self._plan.orders:
+                return list(self._cut(self._accepted(view)))
+            if self._plan.orders:
+                ids = self._in_order(view)
+                return list(zip(ids, rows_at(view, ids)))
+            return [item for page in self._pages(view) for item in _items(view, page)]
+
+    def first(self) -> Optional[Item]:
+        """The first row, None where there is none."""
+        plan = self._plan
+        found = self._with(limit=1 if plan.limit < 0 else min(1, plan.limit)).execute()
+        return found[0] if found else None
+
+    def count(self) -> int:
+        """How many rows ``execute`` gives."""
+        plan = self._plan
+        with self._view() as view:
+            if plan.limit == 0:
+                return 0
+            if plan.calls:
+                return sum(1 for _ in self._cut(self._accepted(view)))
+            found = max(0, count(view, plan.where) - plan.skip)
+        return found if plan.limit < 0 else min(found, plan.limit)
+
+    def __iter__(self) -> Iterator[Item]:
+        """The rows as of now, built as they are asked for."""
+        return self._iterate(self._view())
+
+    def _view(self) -> View:
+        view: View = readable(self._db, "query()").view()
+        return view
+
+    def _iterate(self, view: View) -> Iterator[Item]:
+        with view:
+            if self._plan.calls and not self._plan.orders:
+                yield from self._cut(self._accepted(view))
+            elif self._plan.orders:
+                ids = self._in_order(view)
+                for at in range(0, len(ids), STEP):
+                    part = ids[at : at + STEP]
+                    yield from zip(part, rows_at(view, part))
+            else:
+                for page in self._pages(view):
+                    yield from _items(view, page)
+
+    # Which rows: the three that follow. An index on a column of ``terms`` or of ``orders`` is to be asked here, before
+    # the scan: ``_pages`` then reads the rows it names, ``_in_order`` sorts these or takes its order.
+
+    def _pages(self, view: View) -> Iterator[Page]:
+        """Rows that meet the conditions and lie in the slice, in id order; callables are not asked."""
+        plan = self._plan
+        return pages(view, plan.where, plan.skip, plan.limit)
+
+    def _in_order(self, view: View) -> list[int]:
+        """Ids of the rows of a query with an order."""
+        plan = self._plan
+        if plan.calls:
+            accepted = [] if plan.limit == 0 else [idx for idx, _ in self._accepted(view)]
+            ids = sorted_of(view, accepted, plan.orders)
+        elif is_top(plan.need, view.rows):
+            ids = top_ids(view, plan.terms, plan.orders, plan.need)
+        else:
+            ids = sorted_ids(view, plan.terms, plan.orders)
+        return ids[plan.skip :] if plan.limit < 0 else ids[plan.skip : plan.skip + plan.limit]
+
+    def _accepted(self, view: View) -> Iterator[Item]:
+        """The rows that meet the conditions and that every callable accepts, in id order, built as they are asked."""
+        calls = self._plan.calls
+        for page in pages(view, self._plan.where):
+            for idx, row in _items(view, page):
+                if all(call(dict(row)) for call in calls):
+                    yield idx, row
+
+    def _cut(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The slice, which asks for no row behind its last."""
+        plan = self._plan
+        return islice(items, *((0, 0) if plan.limit == 0 else (plan.skip, None if plan.limit < 0 else plan.need)))
+
+    # -- telling -----------------------------------------------------------
+
+    def explain(self) -> str:
+        """How the query is answered, a line for each step; no row is read."""
+        with self._view() as view:
+            engine = getattr(self._db, "storage_type", "columnar")
+            lines = [f"{engine} engine: {view.rows} row ids in {view.segments()} segments"]
+            lines += self._explain_filters(view)
+            lines += self._explain_order(view)
+        plan = self._plan
+        if plan.limit >= 0 or plan.skip:
+            lines.append(f"slice: {'all' if plan.limit < 0 else f'at most {plan.limit}'} after the first {plan.skip}")
+        return "\n".join(lines)
+
+    def _explain_filters(self, view: View) -> list[str]:
+        plan = self._plan
+        lines = [f"filter: {_said(one)} - mask" for one in plan.conditions]
+        if plan.terms:
+            lines.append(_zone_maps(view, plan.terms))
+        lines += [f"where_fn: {_name(call)} - Python call for each row that is left" for call in plan.calls]
+        return lines or ["every row"]
+
+    def _explain_order(self, view: View) -> list[str]:
+        plan = self._plan
+        if not plan.orders:
+            return ["order: by row id, as stored"]
+        names = [view.schema.columns[j].name + (" desc" if desc else "") for j, desc in plan.orders]
+        how = "full sort"
+        if not plan.calls and is_top(plan.need, view.rows):
+            how = f"top-k, the best {plan.need}"
+        return [f"order: {', '.join(names)}, row id - {how}"]
+
+    def __repr__(self) -> str:
+        plan, parts = self._plan, [f"query({self._db!r})"]
+        schema = self._db.schema
+        if plan.conditions:
+            parts.append(f"filter({[tuple(one) for one in plan.conditions]!r})")
+        parts += [f"where_fn({_name(call)})" for call in plan.calls]
+        parts += [f"order({schema.columns[j].name!r}{', desc=True' if desc else ''})" for j, desc in plan.orders]
+        if plan.limit >= 0 or plan.skip:
+            parts.append(f"slice({None if plan.limit < 0 else plan.limit}, {plan.skip})")
+        return ".".join(parts)
+
+
+def query(db: Union[SnapDB, ColumnarTable]) -> Query:
+    """A query of every row of a database, of an open snapshot or of a ``ColumnarTable``; ValueTypeError for anything
+    else, ClosedError.
+    """
+    return Query(db)
+
+
+def _items(view: View, page: Page) -> Iterator[Item]:
+    """(id, row) of a page, built a part of it at a time."""
+    columns = range(len(view.schema.columns))
+    rows = memoryview(array("I", range(page.size))) if page.rows is None else page.rows
+    for at in range(0, len(rows), STEP):
+        part = page._replace(rows=rows[at : at + STEP])
+        yield from zip(part.ids(), part.records(view, columns, view.schema.names))
+
+
+def _zone_maps(view: View, terms: Sequence[tuple[int, Predicate]]) -> str:
+    """What the zone maps say of the segments, as ``Where`` asks them."""
+    total = view.segments()
+    if all(view.zone(j, k) is None for j, _ in terms for k in range(total)):
+        return "zone maps: none"
+    out = sum(any(_rules_out(view, j, k, predicate) for j, predicate in terms) for k in range(total))
+    return f"zone maps: rule out {out} of {total} segments"
+
+
+def _rules_out(view: View, j: int, k: int, predicate: Predicate) -> bool:
+    return not view.dead(k) and len(view.bounds(k)) == 1 and judge(view.zone(j, k), *predicate) is False
+
+
+def _said(condition: Condition) -> str:
+    column, op, value = condition
+    return f"{column} {op}" if op in ("is_null", "not_null") else f"{column} {op} {shorten(value)}"
+
+
+def _name(call: Any) -> str:
+    return str(getattr(call, "__qualname__", type(call).__name__))
