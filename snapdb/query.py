@@ -69,7 +69,8 @@ class Query:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Query does not change; its methods give a new one (setting {name!r})")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Query does not change (deleting {name!r})")
 
     # -- saying what is wanted ---------------------------------------------
 

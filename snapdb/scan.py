@@ -35,6 +35,8 @@ ALL = bytearray()
 MANY = 16 * SEGMENT
 #: bound conditions that a schema keeps, and the longest value of one, in bytes
 KNOWN, LONG = 256, 256
+#: more rows than any table has; what is asked beyond it means the same
+ENDLESS = 2**48
 _PLAIN = frozenset((int, float, str, bytes))
 Found = Optional[bytearray]  # None: no row; ALL: every row; else a bitmap
 
@@ -497,7 +499,7 @@ def window(limit: Optional[int], offset: int) -> tuple[int, int]:
     skip = _whole("offset", offset)
     if skip < 0:
         raise ValidationError(f"offset must be 0 or more, got {shorten(skip)}")
-    return skip, -1 if limit is None else max(0, _whole("limit", limit))
+    return min(skip, ENDLESS), -1 if limit is None else min(max(0, _whole("limit", limit)), ENDLESS)
 
 
 def _whole(option: str, value: Any) -> int:
@@ -608,7 +610,7 @@ def rows_at(view: View, ids: Sequence[int]) -> list[dict[str, Any]]:
 def readable(db: Any, call: str) -> Any:
     """What a database, or a table in memory, makes views of. ClosedError; ValueTypeError for anything else."""
     opened = getattr(db, "_open_engine", None)
-    if opened is not None:
+    if opened is not None and not isinstance(db, type):
         return opened()
     if isinstance(getattr(db, "schema", None), Schema) and callable(getattr(db, "view", None)):
         return db
