@@ -10,7 +10,14 @@ from typing import Any, Optional
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from snapdb import ColumnDef, Schema, SnapDB, _ext, errors
 from snapdb.storage.files import using
@@ -34,7 +41,17 @@ VALUES = {
 }
 ROWS = st.fixed_dictionaries({"key": st.integers(-20, 40), **VALUES})
 CHANGES = st.fixed_dictionaries({}, optional={"key": st.integers(-20, 40), **VALUES})
+WRITES = ["insert", "update", "delete"]
 Row = dict[str, Any]
+
+
+def _key(row: Row) -> Any:
+    return row["key"]
+
+
+def _mail(row: Row) -> Any:
+    """What no two rows may share."""
+    return row["mail"] or row["key"]
 
 
 class Back(Exception):
@@ -90,7 +107,7 @@ class Machine(RuleBasedStateMachine):
 
     # -- rules ---------------------------------------------------------------
 
-    @initialize(rows=st.lists(ROWS, max_size=6, unique_by=(lambda row: row["key"], lambda row: row["mail"] or row["key"])))
+    @initialize(rows=st.lists(ROWS, max_size=6, unique_by=(_key, _mail)))
     def begin(self, rows: list[Row]) -> None:
         self.db.batch_insert(rows)
         self.insert_rows(rows)
@@ -158,7 +175,7 @@ class Machine(RuleBasedStateMachine):
         for idx in chosen:
             del self.rows[idx]
 
-    @rule(data=st.data(), keep=st.booleans(), writes=st.lists(st.sampled_from(["insert", "update", "delete"]), max_size=4))
+    @rule(data=st.data(), keep=st.booleans(), writes=st.lists(st.sampled_from(WRITES), max_size=4))
     def transaction(self, data: st.DataObject, keep: bool, writes: list[str]) -> None:
         before = dict(self.rows), self.next
         try:

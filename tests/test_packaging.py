@@ -393,8 +393,8 @@ ENGINES = {
 STORAGE = {"storage"}
 #: where engines and storage meet
 CORE = {
-    "core", "filejournal", "indexed", "indexes", "maintenance", "opening", "records", "repairing", "salvaged", "snapshots",
-    "tablefile",
+    "core", "filejournal", "indexed", "indexes", "maintenance", "opening", "records", "repairing", "salvaged",
+    "snapshots", "tablefile",
 }  # fmt: skip
 #: package parts that a part must not import; what stands nowhere here lies under the engines
 NEVER = {
