@@ -157,9 +157,12 @@ class SnapDB(Indexed, Maintenance):
 
     def _rebind(self) -> None:
         self._choose_way()
-        for name in ("get", "insert"):
-            self.__dict__.pop(name, None)
+        self._unbind()
         self._bind()
+
+    def _unbind(self) -> None:
+        for name in ("get", "insert", "lookup"):
+            self.__dict__.pop(name, None)
 
     def _watch(self, table: Any, file: TableFile) -> None:
         """Be told what the file wants, and let go of it when dropped."""
@@ -182,6 +185,9 @@ class SnapDB(Indexed, Maintenance):
         kind = type(self)
         if kind.get is SnapDB.get:  # a subclass's own method stands
             self.get = self._engine.get  # type: ignore[method-assign]
+        hashed = self._indexes.hashed()
+        if kind.lookup is Indexed.lookup and hashed and self._auto is None:
+            self.lookup = self._engine.finder(hashed, _looking_up(weakref.ref(self)))  # type: ignore[method-assign]
         direct = not self._by_journal and not self._read_only
         if self._file is not None and any(column.type.is_variable for column in self.schema):
             direct = False  # a row may be too long for the log, which insert() says better than the kernel
@@ -234,8 +240,8 @@ class SnapDB(Indexed, Maintenance):
     def _leave(self, absent: Absent) -> None:
         self._engine = absent
         self._snapshots = NoSnapshots("the database is closed")
-        for name in ("get", "insert"):
-            self.__dict__.pop(name, None)
+        self._unbind()
+        self._indexes.forget()  # whoever has the kernel's lookup() still asks the handle, which says what is wrong
 
     def __enter__(self) -> SnapDB:
         self._open_engine()
@@ -695,6 +701,18 @@ def _alone(handle: Optional[SnapDB]) -> AbstractContextManager[Any]:
     """A block in which nobody else writes to the table of this handle."""
     engine = None if handle is None else handle._engine
     return nullcontext() if engine is None or isinstance(engine, Absent) else engine.writing()
+
+
+def _looking_up(handle: weakref.ref[SnapDB]) -> Callable[[str, Any], Optional[Row]]:
+    """``lookup`` of a handle, without a reference to it: one that is dropped must go."""
+
+    def lookup(column_name: str, value: Any) -> Optional[Row]:
+        db = handle()
+        if db is None:
+            raise ClosedError("the database was dropped: keep the handle for as long as its methods are called")
+        return Indexed.lookup(db, column_name, value)
+
+    return lookup
 
 
 def _closed_log(engine: Any, absent: Absent) -> Any:

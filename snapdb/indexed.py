@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from . import scan
 from .aggregate import column_index
 from .errors import NotFoundError
-from .indexes import Indexes
+from .indexes import Index, Indexes
 
 if TYPE_CHECKING:
     from .schema import Schema
@@ -186,27 +187,23 @@ class Indexed:
         index of the column where it has one, else by a scan.
         """
         engine = self._open_engine()
-        if self._indexes:
+        if self._indexes and (low is not None or high is not None):
             j = self.schema.index(column)
             with engine.lock:
                 index = self._indexes.of(j, "range")
-                if index is not None and index.exact and (low is not None or high is not None):
-                    selector = scan.make_where(self.schema, _between(column, low, high, include_low, include_high))
-                    return self._in_order(index, selector)
+                if index is not None and index.exact:
+                    ends = index.plain_ends(low, high)
+                    if ends is not None:
+                        found = index.pairs.range(*ends, not include_low, not include_high)
+                    else:
+                        where: Any = scan.make_where(
+                            self.schema, _between(column, low, high, include_low, include_high)
+                        )
+                        found = _among(index, where)
+                    indexed: list[Row] = engine.rows_of(found)
+                    return indexed
         rows: list[Row] = engine.range_find(column, low, high, include_low, include_high)
         return rows
-
-    def _in_order(self, index: Any, where: Any) -> list[Row]:
-        """Rows of an ordered index of whole values that meet conditions on its column, in its order."""
-        words: list[Optional[int]] = [None, None]
-        for _, predicate in where.plan:
-            if predicate.kind == "never":
-                return []
-            if predicate.kind == "range":
-                low, high = Indexes.bounds(index, predicate)
-                words[0] = low if words[0] is None or (low is not None and low > words[0]) else words[0]
-                words[1] = high if words[1] is None or (high is not None and high < words[1]) else words[1]
-        return list(map(self._engine.get, index.pairs.range(*words)))
 
     def query(self, predicate: Callable[[Row], Any]) -> Iterator[tuple[int, Row]]:
         """(id, row) of the rows that a callable accepts, as of now."""
@@ -284,6 +281,19 @@ class _Locked:
 
 
 _NOTHING = nullcontext()
+
+
+def _among(index: Index, where: scan.Where) -> Any:
+    """Ids of an ordered index of whole values that meet conditions on its column, in its order."""
+    words: list[Optional[int]] = [None, None]
+    for _, predicate in where.plan:
+        if predicate.kind == "never":
+            return array("Q")
+        if predicate.kind == "range":
+            low, high = Indexes.bounds(index, predicate)
+            words[0] = low if words[0] is None or (low is not None and low > words[0]) else words[0]
+            words[1] = high if words[1] is None or (high is not None and high < words[1]) else words[1]
+    return index.pairs.range(*words)
 
 
 def _between(column: str, low: Any, high: Any, include_low: bool, include_high: bool) -> list[tuple[str, str, Any]]:

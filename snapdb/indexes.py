@@ -36,7 +36,7 @@ class Index:
     made of the rows. ``made``: since the transaction began.
     """
 
-    __slots__ = ("code", "column", "exact", "kind", "made", "name", "new", "pairs", "unique", "word", "words")
+    __slots__ = ("_plain", "code", "column", "exact", "kind", "made", "name", "new", "pairs", "unique", "word", "words")
 
     def __init__(self, kernels: Backend, schema: Schema, column: int, kind: str) -> None:
         kernel = kernels.index
@@ -51,6 +51,19 @@ class Index:
         self.words: Callable[..., tuple[Any, Any]] = kernel.order_words if ordered else kernel.key_words
         self.pairs: Any = None
         self.made = False
+        self._plain = float if definition.type.is_float else int if definition.type.is_integer else None
+
+    def plain_ends(self, low: Any, high: Any) -> Optional[tuple[int, int]]:
+        """The words of two numbers that a numeric column can hold as they are, which takes a tenth of the time that
+        binding conditions does; None for all else.
+        """
+        if type(low) is not self._plain or type(high) is not self._plain:
+            return None
+        try:
+            one, other = self.word(self.code, low), self.word(self.code, high)
+        except ValueError:  # beyond the type
+            return None
+        return None if one is None or other is None else (one, other)
 
     # What follows is called in the one step in which the table changes: for want of memory nothing is raised, the
     # index is made again when it is needed. Doing one twice does no harm: the pairs are a set.
@@ -163,6 +176,10 @@ class Indexes:
                 return index
         return None
 
+    def hashed(self) -> dict[str, Index]:
+        """The hash indexes by the names of their columns."""
+        return {index.name: index for index in self._all if index.kind == "hash"}
+
     def has(self, column: int, kind: str) -> bool:
         """Whether a column has an index of this kind."""
         return any(index.column == column and index.kind == kind for index in self._all)
@@ -172,6 +189,10 @@ class Indexes:
     def stale(self, table: Table) -> None:
         """Every index is made of the table's rows when it is next needed."""
         self._table = table
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was made."""
         for index in self._all:
             index.forget()
 

@@ -247,8 +247,13 @@ class RowTable(Table):
         slabs = self.slabs
         self.get: Callable[[int], Optional[dict[str, Any]]] = slabs.get  # type: ignore[assignment]
         self.contains: Callable[[int], bool] = slabs.contains  # type: ignore[assignment]
+        self.rows_of: Callable[[Any], list[dict[str, Any]]] = slabs.rows_of  # type: ignore[assignment]
         self.get_raw: Callable[[int], Optional[memoryview]] = slabs.get_raw
         self.insert: Callable[[Mapping[str, Any]], int] = slabs.insert
+
+    def finder(self, indexes: Mapping[str, Any], slow: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+        find: Callable[[str, Any], Any] = self.kernels.slab.Lookup(self.slabs, dict(indexes), slow).find
+        return find
 
     def _slowly(self, name: str, *args: Any) -> Any:
         """A write that met one of more than one step: wait for it."""

@@ -71,6 +71,16 @@ class Table:
         """The live row with this id, None where there is none."""
         raise NotImplementedError
 
+    def rows_of(self, ids: Iterable[int]) -> list[dict[str, Any]]:
+        """The live rows of these ids (an array of ``Q``), in their order; ids without one are left out."""
+        return [row for row in map(self.get, ids) if row is not None]
+
+    def finder(self, indexes: Mapping[str, Any], slow: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+        """A ``lookup(column, value)`` by hash indexes (by column); ``slow`` is one that can do all. An engine may have
+        a faster one.
+        """
+        return slow
+
     def contains(self, idx: int) -> bool:
         """Whether a live row has this id."""
         raise NotImplementedError

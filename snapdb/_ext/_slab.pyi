@@ -38,6 +38,8 @@ class SlabTable:
         """Append staged columns of equal length, all or nothing; returns the first new id."""
     def get(self, idx: int) -> Optional[dict[str, Any]]: ...
     def get_raw(self, idx: int) -> Optional[memoryview]: ...
+    def rows_of(self, ids: Any) -> list[dict[str, Any]]:
+        """The live rows of these ids (a buffer of ``Q``), in their order; ids without one are left out."""
     def contains(self, idx: int) -> bool: ...
     def update(self, idx: int, row: Mapping[str, Any]) -> None:
         """Merge ``row`` into a live row; KeyError(idx) where there is none."""
@@ -99,3 +101,15 @@ class SlabView:
     def footprint(self, seen: set[int]) -> int:
         """Bytes of memory that the view keeps and ``seen`` does not name yet; what it keeps is added to it (as numbers that mean nothing but here)."""
     def release(self) -> None: ...
+
+class Lookup:
+    """``find(column, value)``: the first row with a value, by a hash index that is made, in one step under the GIL.
+
+    ``indexes``: column name to its index, an object with ``code`` and ``pairs`` (a ``HashTable``, or None). Whatever takes more than
+    that goes to ``slow(column, value)``, as does what is wrong; the twin has everything go there.
+    """
+
+    def __init__(
+        self, slabs: SlabTable, indexes: dict[str, Any], slow: Callable[[str, Any], Optional[dict[str, Any]]]
+    ) -> None: ...
+    def find(self, column_name: str, value: Any) -> Optional[dict[str, Any]]: ...

@@ -31,11 +31,12 @@ from operator import index as _index
 from ._common import LIMITS as _LIMITS
 
 from ._codecs cimport chosen_kernels
+from ._index cimport HashTable, key_of
 from ._kernels cimport BLOCK, WORDS, SnapdbKernels
 from ._values cimport Cell, ColumnBuffer, Memory, RowCodec, allocate, logical_bytes, logical_fixed, snap_prefetch
 from ._wal cimport WAL_FRAME, WAL_ROW, Log
 
-__all__ = ["SlabTable", "SlabView"]
+__all__ = ["Lookup", "SlabTable", "SlabView"]
 
 cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object d, object key) except? NULL
@@ -47,6 +48,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyByteArray_GET_SIZE(object value)
     PyObject* PyTuple_GET_ITEM(object value, Py_ssize_t at)
     PyObject* member_of "PyTuple_GET_ITEM"(PyObject* value, Py_ssize_t at)
+    const char* PyUnicode_AsUTF8AndSize(object value, Py_ssize_t* size) except NULL
     int set_item "PyDict_SetItem"(PyObject* found, PyObject* key, PyObject* value) except -1
 
 include "_slab_store.pxi"
@@ -55,6 +57,7 @@ include "_slab_terms.pxi"
 include "_slab_where.pxi"
 include "_slab_file.pxi"
 include "_slab_branch.pxi"
+include "_slab_find.pxi"
 
 
 cdef enum:
@@ -167,6 +170,10 @@ cdef class SlabTable:
         cdef Py_ssize_t at = 0
         cdef Slab slab = self.at_live(position_of(idx), &at)
         return None if slab is None else raw_row(self.layout, slab, at)
+
+    def rows_of(self, ids):
+        """The live rows of these ids (an array of ``Q``), in their order; ids without one are left out."""
+        return rows_of(self, ids)
 
     def contains(self, idx):
         """Whether there is a live row at ``idx``."""

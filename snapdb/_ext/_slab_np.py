@@ -8,8 +8,9 @@ import numpy as np
 
 from . import _mask_np, _slab_py
 from ._codecs_np import Chunk
+from ._slab_py import Lookup
 
-__all__ = ["SlabTable", "SlabView"]
+__all__ = ["Lookup", "SlabTable", "SlabView"]
 
 
 def _field(block: Union[bytes, bytearray], place: int, stride: int, width: int) -> np.ndarray:

@@ -41,7 +41,7 @@ from ._slabfile_py import FileTable
 from ._slabview_py import SlabView
 from ._values_py import ColumnBuffer, RowCodec
 
-__all__ = ["SlabTable", "SlabView"]
+__all__ = ["Lookup", "SlabTable", "SlabView"]
 
 _STAGE = 1 << 15  # rows of a batch laid out at once
 
@@ -100,6 +100,10 @@ class SlabTable(FileTable):
         self._nullable = [(self._names[j], k) for j, k in layout.nullable]
 
     # -- reads, without the lock ------------------------------------------
+
+    def rows_of(self, ids: Iterable[int]) -> list[dict[str, Any]]:
+        """The live rows of these ids, in their order; ids without one are left out."""
+        return [row for row in map(self.get, ids) if row is not None]
 
     def get(self, idx: int) -> Optional[dict[str, Any]]:
         """The live row as a dict of logical values, None where there is none."""
@@ -637,3 +641,12 @@ class SlabTable(FileTable):
 
 
 SlabTable._view = SlabView
+
+
+class Lookup:
+    """``find(column, value)``: the first row with a value. Here there is no step that other threads do not see into, so
+    all of it goes to ``slow(column, value)``, which takes the lock.
+    """
+
+    def __init__(self, slabs: SlabTable, indexes: dict[str, Any], slow: Callable[..., Any]) -> None:
+        self.find = slow
