@@ -17,12 +17,15 @@ KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index")
 #: kernels that link the SIMD loops, and what they need not have of them
 SIMD_KERNELS = {"_codecs": [], "_mask": [("SNAPDB_BITMAPS_ONLY", "1")]}
 #: kernels that gain by -O3; the others are a sixth larger with it and no faster (kernels.c asks for it itself)
-LARGE_KERNELS = ("_values", "_slab")
+LARGE_KERNELS = ("_values",)
 #: kernels that are a quarter smaller with -Os and no slower: they wait for memory
 SMALL_KERNELS = ("_index",)
-#: no tables for unwinding, which C code that throws nothing has no use for, and no lines of C in tracebacks: a
-#: twentieth of a wheel
-SMALLER = ("-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-DCYTHON_CLINE_IN_TRACEBACK=0")
+#: no tables for unwinding, which C code that throws nothing has no use for, no lines of C in tracebacks, no loop that
+#: nobody calls: a twentieth of a wheel
+SMALLER = (
+    "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-DCYTHON_CLINE_IN_TRACEBACK=0", "-ffunction-sections",
+    "-fvisibility=hidden",
+)  # fmt: skip
 
 
 def switch(name):
@@ -48,7 +51,9 @@ def compile_arguments(name):
     if name in LARGE_KERNELS:
         speed = ["-O3"]
     compiling = [*speed, "-g0", "-Wno-unreachable-code", *SMALLER, *same_bits]
-    return compiling, ["-Wl,-x" if sys.platform == "darwin" else "-Wl,-s"]
+    if sys.platform == "darwin":
+        return compiling, ["-Wl,-x", "-Wl,-dead_strip"]
+    return compiling, ["-Wl,-s", "-Wl,--gc-sections"]
 
 
 def extensions():
