@@ -19,7 +19,7 @@ SIMD_KERNELS = {"_codecs": [], "_mask": [("SNAPDB_BITMAPS_ONLY", "1")]}
 #: kernels that gain by -O3; the others are a sixth larger with it and no faster (kernels.c asks for it itself)
 LARGE_KERNELS = ("_values",)
 #: kernels that are a quarter smaller with -Os and no slower: they wait for memory
-SMALL_KERNELS = ("_index",)
+SMALL_KERNELS = ("_index", "_wal")
 #: no tables for unwinding, which C code that throws nothing has no use for, no lines of C in tracebacks, no loop that
 #: nobody calls: a twentieth of a wheel
 SMALLER = (
