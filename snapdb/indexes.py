@@ -158,6 +158,7 @@ class Indexes:
         index = self._named[kind].pop(name, None)
         if index is not None and not index.unique:
             self._all.remove(index)
+            index.forget()  # a caller may still have the lookup() that asks it, and nothing tells it of writes now
         return index is not None
 
     def described(self) -> dict[str, list[str]]:

@@ -1,0 +1,136 @@
+"""Reads that an index answers give what a scan gives: every type, values of other types, what is refused."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snapdb import ColumnDef, Schema, SnapDB, errors
+
+INTEGERS = {"i8": 7, "i16": 15, "i32": 31, "i64": 63, "u8": 8, "u16": 16, "u32": 32, "u64": 64}
+POWERS = [sign * 2**bits for bits in (7, 8, 15, 16, 31, 32, 63, 64) for sign in (1, -1)]
+EDGES = sorted({power + more for power in POWERS for more in (-1, 0, 1)})
+FLOATS = [0.0, -0.0, 0.1, 1.5, -2.0, 3.0, math.inf, -math.inf, math.nan, 2.0**63, 1e300, 0.10000000149011612]
+TEXTS = ["", "a", "ab", "abcdefgh", "abcdefghi", "a\0", "é", "日本", "\U0001f600"]
+DAY = datetime.date(2024, 2, 29)
+NOON = datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.timezone.utc)
+
+
+def fitting(dtype: str) -> st.SearchStrategy[Any]:
+    """Values that a column of this type takes."""
+    if dtype in INTEGERS:
+        low, high = (0 if dtype[0] == "u" else -(2 ** INTEGERS[dtype])), 2 ** INTEGERS[dtype] - 1
+        return st.sampled_from([n for n in (*EDGES, *range(-3, 4)) if low <= n <= high])
+    if dtype == "f32":
+        return st.sampled_from([value for value in FLOATS if value != 1e300])
+    if dtype == "f64":
+        return st.sampled_from(FLOATS)
+    if dtype == "bool":
+        return st.booleans()
+    if dtype == "date":
+        return st.sampled_from([DAY, datetime.date(1969, 12, 31)])
+    if dtype == "datetime":
+        return st.sampled_from([NOON, NOON.replace(year=1952)])
+    if dtype == "binary":
+        return st.sampled_from([text.encode() for text in TEXTS] + [b"\xff"])
+    return st.sampled_from([text for text in TEXTS if dtype == "str" or len(text.encode()) <= 8])
+
+
+DTYPES = [*INTEGERS, "f32", "f64", "bool", "date", "datetime", "bytes:8", "str", "binary"]
+ODD = [None, True, False, b"a", "3", 1 + 0j, [1], DAY, NOON, "\ud800", *EDGES, *FLOATS, *TEXTS, 3, 0]
+
+
+def outcome(call: Any, *args: Any) -> str:
+    """The answer or the error, as text: NaN is like NaN."""
+    try:
+        return repr(call(*args))
+    except errors.SnapDBError as error:
+        return repr((type(error), str(error)))
+
+
+def like(engine: str, dtype: str, values: list[Any]) -> tuple[SnapDB, SnapDB]:
+    """The same rows without indexes, and with both of the column."""
+    schema = Schema([ColumnDef("n", "i64"), ColumnDef("v", dtype, not_null=False)])
+    made = SnapDB(":memory:", schema, storage_type=engine), SnapDB(":memory:", schema, storage_type=engine)
+    for db in made:
+        db.batch_insert([{"n": n, "v": value} for n, value in enumerate(values)])
+    made[1].create_index("v")
+    made[1].create_range_index("v")
+    return made
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_index_answers_as_a_scan_does(dtype: str, engine: str, backend_name: str) -> None:
+    values = fitting(dtype)
+    asked = st.one_of(values, st.sampled_from(ODD))
+
+    @settings(max_examples=40)
+    @given(
+        st.lists(st.one_of(st.none(), values), max_size=30),
+        st.lists(asked, min_size=1, max_size=8),
+        st.lists(st.tuples(asked, asked, st.booleans(), st.booleans()), max_size=6),
+        st.lists(st.integers(0, 29), max_size=5, unique=True),
+    )
+    def check(stored: list[Any], points: list[Any], ranges: list[Any], deleted: list[int]) -> None:
+        plain, indexed = like(engine, dtype, stored)
+        for idx in deleted:
+            if idx < len(stored):
+                plain.delete(idx)
+                indexed.delete(idx)
+        for value in (*points, *stored):
+            assert outcome(indexed.lookup, "v", value) == outcome(plain.lookup, "v", value)
+        for low, high, *include in ranges:
+            assert outcome(indexed.range_find, "v", low, high, *include) == outcome(
+                plain.range_find, "v", low, high, *include
+            )
+
+    check()
+
+
+def test_lookup_after_its_database_is_closed_or_gone(engine: str, backend_name: str) -> None:
+    _, db = like(engine, "i64", [1, 2, 3])
+    lookup = db.lookup
+    assert lookup("v", 2) == {"n": 1, "v": 2} and lookup(column_name="v", value=4) is None
+    with pytest.raises(errors.UnknownColumnError):
+        lookup("w", 2)
+    db.close()
+    with pytest.raises(errors.ClosedError):
+        lookup("v", 2)
+
+
+def test_lookup_of_a_column_whose_index_is_dropped(engine: str, backend_name: str) -> None:
+    _, db = like(engine, "i64", [1, 2, 3])
+    lookup = db.lookup
+    db.drop_index("v")
+    db.update(1, {"v": 7})
+    for find in (lookup, db.lookup):
+        assert find("v", 7) == {"n": 1, "v": 7} and find("v", 2) is None
+
+
+def test_lookup_inside_a_transaction_and_beside_one(engine: str, backend_name: str) -> None:
+    _, db = like(engine, "i64", [1, 2, 3])
+    found: list[Any] = []
+    reader = threading.Thread(target=lambda: found.append(db.lookup("v", 9)))
+    with pytest.raises(KeyError), db.transaction():
+        db.update(1, {"v": 9})
+        assert db.lookup("v", 9) == {"n": 1, "v": 9} and db.lookup("v", 2) is None
+        reader.start()
+        raise KeyError("back")
+    reader.join(60)
+    assert found and found[0] in (None, {"n": 1, "v": 9})
+    assert db.lookup("v", 9) is None and db.lookup("v", 2) == {"n": 1, "v": 2}
+
+
+def test_the_same_short_text_may_be_text_or_bytes(backend_name: str) -> None:
+    schema = Schema([ColumnDef(name, dtype) for name, dtype in zip("abcd", ("bytes:8", "binary", "str", "binary:4"))])
+    db = SnapDB(":memory:", schema)
+    texts = [text for text in TEXTS if len(text.encode()) <= 4] * 3
+    rows = [{"a": text, "b": text.encode(), "c": text, "d": text.encode()} for text in texts]
+    db.batch_insert(rows)
+    assert [db.get(idx) for idx in range(len(rows))] == rows == [row for _, row in db]
