@@ -160,7 +160,7 @@ class RowFile:
 
     def fault(self, group: int) -> None:
         """Load a group. The kernel asks for it too, on any thread."""
-        with self._table.lock:
+        with self._table.writing():  # which lets go of the lock without memory too, as ``with lock`` may not
             if self._successor is not None:  # the thread has waited while the table became another one
                 self._successor.fault(group)
                 return

@@ -649,4 +649,9 @@ class Lookup:
     """
 
     def __init__(self, slabs: SlabTable, indexes: dict[str, Any], slow: Callable[..., Any]) -> None:
-        self.find = slow
+        self._slow = slow
+
+    def find(self, column_name: str, value: Any) -> Optional[dict[str, Any]]:
+        """The row as a dict, None where there is none."""
+        row: Optional[dict[str, Any]] = self._slow(column_name, value)
+        return row
