@@ -57,6 +57,10 @@ class SlabOwner(Protocol):
         """Held in every call of the file's side."""
         ...
 
+    def writing(self) -> AbstractContextManager[Any]:
+        """The lock, and no single-row write of another thread meanwhile."""
+        ...
+
     def new_slabs(self) -> Any:
         """Rows of this table's layout, none yet."""
         ...
