@@ -275,3 +275,132 @@ def test_iterator_shared_by_threads_stays_whole(make_db: MakeDb, engine: str) ->
     for pairs in got:
         assert [idx for idx, _ in pairs] == list(range(5000))
         assert [row["a"] for _, row in pairs] == list(range(5000))
+
+
+INDEXED = Schema(
+    [
+        ColumnDef("id", "i64", primary_key=True),
+        ColumnDef("mail", "str", unique=True, not_null=False),
+        ColumnDef("team", "i32"),
+        ColumnDef("n", "f64", not_null=False),
+    ]
+)
+OPERATIONS = {"c": 10_000, "numpy": 625, "python": 625}
+
+
+class Undone(Exception):
+    """Takes a transaction back."""
+
+
+class Worker:
+    """One thread's part of ``test_indexes_beside_each_other``: rows whose ids are its own, among those of others, and
+    mails that all of them want.
+    """
+
+    def __init__(self, db: SnapDB, owner: int, operations: int) -> None:
+        self.db, self.owner, self.operations = db, owner, operations
+        self.rows: dict[int, dict[str, Any]] = {}  # by key
+        self.draw = random.Random(owner)
+
+    def __call__(self) -> None:
+        ways = [self.insert] * 5 + [self.update] * 5 + [self.upsert, self.delete, self.delete] + [self.read] * 5
+        ways += [self.batch]
+        for _ in range(self.operations):
+            self.draw.choice(ways)()
+            if self.draw.random() < 0.005:
+                self.back()
+
+    def fresh(self) -> dict[str, Any]:
+        key = self.draw.randrange(200) * THREADS + self.owner
+        mail = self.draw.choice([None, f"mine {key}", f"wanted {self.draw.randrange(40)}"])
+        return {"id": key, "mail": mail, "team": self.draw.randrange(9), "n": self.draw.choice([None, key / 2, 0.5])}
+
+    def insert(self) -> None:
+        row = self.fresh()
+        try:
+            self.db.insert(row)
+        except ValueError:
+            assert row["id"] in self.rows or str(row["mail"]).startswith("wanted")
+        else:
+            assert row["id"] not in self.rows
+            self.rows[row["id"]] = row
+
+    def update(self) -> None:
+        row = self.fresh()
+        try:
+            found = self.db.batch_update([("id", "eq", row["id"])], {k: v for k, v in row.items() if k != "id"})
+        except ValueError:
+            assert str(row["mail"]).startswith("wanted")
+        else:
+            assert found == (row["id"] in self.rows)
+            if found:
+                self.rows[row["id"]] = row
+
+    def upsert(self) -> None:
+        row = self.fresh()
+        try:
+            self.db.upsert(row)
+        except ValueError:
+            assert str(row["mail"]).startswith("wanted")
+        else:
+            self.rows[row["id"]] = row
+
+    def delete(self) -> None:
+        key = self.fresh()["id"]
+        assert self.db.delete_where([("id", "eq", key)]) == (key in self.rows)
+        self.rows.pop(key, None)
+
+    def batch(self) -> None:
+        rows = [{**self.fresh(), "mail": None} for _ in range(3)]
+        keys = [row["id"] for row in rows]
+        taken = len(set(keys)) < 3 or any(key in self.rows for key in keys)
+        try:
+            self.db.batch_insert(rows)
+        except ValueError:
+            assert taken
+        else:
+            assert not taken
+            self.rows.update(zip(keys, rows))
+
+    def read(self) -> None:
+        row = self.fresh()
+        assert self.db.lookup("id", row["id"]) == self.rows.get(row["id"])
+        found = self.db.lookup("mail", f"mine {row['id']}")
+        assert found is None or found == self.rows[row["id"]]
+        way = self.draw.randrange(40)
+        if way == 0:
+            assert all(one["team"] == row["team"] for one in self.db.find(team=row["team"]))
+        elif way == 1:
+            values = [one["n"] for one in self.db.range_find("n", 10.0, 30.0)]
+            assert values == sorted(values) and all(10 <= value <= 30 for value in values)
+        elif way == 2:
+            keys = [one["id"] for _, one in self.db]
+            assert len(keys) == len(set(keys))
+
+    def back(self) -> None:
+        """Everything that a transaction did is taken back."""
+        kept = dict(self.rows)
+        try:
+            with self.db.transaction():
+                self.insert()
+                self.delete()
+                self.update()
+                raise Undone
+        except Undone:
+            self.rows = kept
+
+
+def test_indexes_beside_each_other(make_db: MakeDb, backend_name: str) -> None:
+    db = make_db(INDEXED)
+    db.create_index("team")
+    db.create_range_index("n")
+    workers = [Worker(db, owner, OPERATIONS[backend_name]) for owner in range(THREADS)]
+    together(*workers)
+    expected = [row for worker in workers for row in worker.rows.values()]
+    assert sorted((row for _, row in db), key=lambda row: row["id"]) == sorted(expected, key=lambda row: row["id"])
+    assert len(db) == len(expected)
+    assert list(db._indexes.verify()) == []
+    mails = [row["mail"] for row in expected if row["mail"] is not None]
+    assert len(mails) == len(set(mails))
+    for row in expected:
+        assert db.lookup("id", row["id"]) == row
