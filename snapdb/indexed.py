@@ -135,6 +135,20 @@ class Indexed:
             return _NOTHING, where
         return _Locked(engine.lock), scan.Among(selector.plan, found[0])
 
+    def _narrowed(self, where: scan.Where) -> tuple[scan.View, scan.Selector, Optional[str]]:
+        """The rows as of now, conditions on them as an index has narrowed them down, and the column it is of; None:
+        there is none, or it would not pay.
+        """
+        engine = self._open_engine()
+        if self._auto is not None:
+            self._count(where)
+        if not self._indexes:
+            return engine.view(), where, None
+        with engine.lock:
+            found = self._indexes.candidates(where.plan, engine.rows)
+            view: scan.View = engine.view()
+        return (view, where, None) if found is None else (view, scan.Among(where.plan, found[0]), found[1])
+
     def _count(self, where: scan.Where) -> None:
         """Note an equality read for ``auto_index``, and make the index of a column that has had enough of them."""
         counts = self._auto

@@ -24,7 +24,7 @@ from .scan import ALL, Where, _column_mask, _segment_pages, pages, pages_of, seg
 
 if TYPE_CHECKING:
     from .dtypes import DType
-    from .scan import Page, View
+    from .scan import Page, Selector, View
 
 __all__ = ["Order", "is_top", "sorted_ids", "sorted_of", "top_ids"]
 
@@ -64,9 +64,9 @@ def top_ids(view: View, terms: Sequence[tuple[int, Predicate]], orders: Sequence
     return best.ids
 
 
-def sorted_ids(view: View, terms: Sequence[tuple[int, Predicate]], orders: Sequence[Order]) -> list[int]:
-    """Ids of all live rows that meet all ``terms``, in order."""
-    return _sorted(view, pages(view, Where(terms, "and") if terms else None), orders)
+def sorted_ids(view: View, where: Optional[Selector], orders: Sequence[Order]) -> list[int]:
+    """Ids of all live rows that meet the conditions, in order."""
+    return _sorted(view, pages(view, where), orders)
 
 
 def sorted_of(view: View, ids: Sequence[int], orders: Sequence[Order]) -> list[int]:

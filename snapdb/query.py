@@ -16,7 +16,7 @@ from ._ext._zones import judge
 from .conditions import Condition, Predicate, normalize
 from .errors import ValueTypeError, shorten
 from .ordering import Order, is_top, sorted_ids, sorted_of, top_ids
-from .scan import Page, View, Where, _bound, count, pages, readable, rows_at, window
+from .scan import Among, Page, Selector, View, Where, _bound, count, pages, readable, rows_at, window
 
 if TYPE_CHECKING:
     from .columnar import ColumnarTable
@@ -48,6 +48,14 @@ class _Plan(NamedTuple):
     def need(self) -> int:
         """Rows from the first one that the slice does not cut off, -1: all."""
         return self.limit if self.limit <= 0 else self.skip + self.limit
+
+
+class _Reading(NamedTuple):
+    """The rows as of now, the conditions as an index has narrowed them down, and the column whose index that was."""
+
+    view: View
+    where: Optional[Selector]
+    named_by: Optional[str]
 
 
 class Query:
@@ -125,13 +133,14 @@ class Query:
 
     def execute(self) -> list[Item]:
         """The rows."""
-        with self._view() as view:
+        reading = self._begin()
+        with reading.view as view:
             if self._plan.calls and not self._plan.orders:
-                return list(self._cut(self._accepted(view)))
+                return list(self._cut(self._accepted(reading)))
             if self._plan.orders:
-                ids = self._in_order(view)
+                ids = self._in_order(reading)
                 return list(zip(ids, rows_at(view, ids)))
-            return [item for page in self._pages(view) for item in _items(view, page)]
+            return [item for page in self._pages(reading) for item in _items(view, page)]
 
     def first(self) -> Optional[Item]:
         """The first row, None where there is none."""
@@ -142,60 +151,66 @@ class Query:
     def count(self) -> int:
         """How many rows ``execute`` gives."""
         plan = self._plan
-        with self._view() as view:
+        reading = self._begin()
+        with reading.view as view:
             if plan.limit == 0:
                 return 0
             if plan.calls:
-                return sum(1 for _ in self._cut(self._accepted(view)))
-            found = max(0, count(view, plan.where) - plan.skip)
+                return sum(1 for _ in self._cut(self._accepted(reading)))
+            found = max(0, count(view, reading.where) - plan.skip)
         return found if plan.limit < 0 else min(found, plan.limit)
 
     def __iter__(self) -> Iterator[Item]:
         """The rows as of now, built as they are asked for."""
-        return self._iterate(self._view())
+        return self._iterate(self._begin())
 
-    def _view(self) -> View:
-        view: View = readable(self._db, "query()").view()
-        return view
+    def _begin(self) -> _Reading:
+        table, where = readable(self._db, "query()"), self._plan.where
+        narrowed = getattr(self._db, "_narrowed", None)
+        if where is None or narrowed is None:
+            return _Reading(table.view(), where, None)
+        return _Reading(*narrowed(where))
 
-    def _iterate(self, view: View) -> Iterator[Item]:
-        with view:
+    def _iterate(self, reading: _Reading) -> Iterator[Item]:
+        with reading.view as view:
             if self._plan.calls and not self._plan.orders:
-                yield from self._cut(self._accepted(view))
+                yield from self._cut(self._accepted(reading))
             elif self._plan.orders:
-                ids = self._in_order(view)
+                ids = self._in_order(reading)
                 for at in range(0, len(ids), STEP):
                     part = ids[at : at + STEP]
                     yield from zip(part, rows_at(view, part))
             else:
-                for page in self._pages(view):
+                for page in self._pages(reading):
                     yield from _items(view, page)
 
-    # Which rows: the three that follow. An index on a column of ``terms`` or of ``orders`` is to be asked here, before
-    # the scan: ``_pages`` then reads the rows it names, ``_in_order`` sorts these or takes its order.
-
-    def _pages(self, view: View) -> Iterator[Page]:
+    def _pages(self, reading: _Reading) -> Iterator[Page]:
         """Rows that meet the conditions and lie in the slice, in id order; callables are not asked."""
         plan = self._plan
-        return pages(view, plan.where, plan.skip, plan.limit)
+        return pages(reading.view, reading.where, plan.skip, plan.limit)
 
-    def _in_order(self, view: View) -> list[int]:
+    def _in_order(self, reading: _Reading) -> list[int]:
         """Ids of the rows of a query with an order."""
-        plan = self._plan
+        plan, view = self._plan, reading.view
         if plan.calls:
-            accepted = [] if plan.limit == 0 else [idx for idx, _ in self._accepted(view)]
+            accepted = [] if plan.limit == 0 else [idx for idx, _ in self._accepted(reading)]
             ids = sorted_of(view, accepted, plan.orders)
-        elif is_top(plan.need, view.rows):
+        elif self._is_top(reading):
             ids = top_ids(view, plan.terms, plan.orders, plan.need)
         else:
-            ids = sorted_ids(view, plan.terms, plan.orders)
+            ids = sorted_ids(view, reading.where, plan.orders)
         return ids[plan.skip :] if plan.limit < 0 else ids[plan.skip : plan.skip + plan.limit]
 
-    def _accepted(self, view: View) -> Iterator[Item]:
+    def _is_top(self, reading: _Reading) -> bool:
+        """Whether the best rows are looked for rather than all sorted: of the few that an index names, all are."""
+        plan = self._plan
+        return not plan.calls and reading.named_by is None and is_top(plan.need, reading.view.rows)
+
+    def _accepted(self, reading: _Reading) -> Iterator[Item]:
         """The rows that meet the conditions and that every callable accepts, in id order, built as they are asked."""
         calls = self._plan.calls
-        for page in pages(view, self._plan.where):
-            for idx, row in _items(view, page):
+        for page in pages(reading.view, reading.where):
+            for idx, row in _items(reading.view, page):
                 if all(call(dict(row)) for call in calls):
                     yield idx, row
 
@@ -207,32 +222,38 @@ class Query:
     # -- telling -----------------------------------------------------------
 
     def explain(self) -> str:
-        """How the query is answered, a line for each step; no row is read."""
-        with self._view() as view:
+        """How the query is answered, a line for each step. No row is read, but to make an index that is asked for the
+        first time.
+        """
+        reading = self._begin()
+        with reading.view as view:
             engine = getattr(self._db, "storage_type", "columnar")
             lines = [f"{engine} engine: {view.rows} row ids in {view.segments()} segments"]
-            lines += self._explain_filters(view)
-            lines += self._explain_order(view)
+            lines += self._explain_filters(reading)
+            lines += self._explain_order(reading)
         plan = self._plan
         if plan.limit >= 0 or plan.skip:
             lines.append(f"slice: {'all' if plan.limit < 0 else f'at most {plan.limit}'} after the first {plan.skip}")
         return "\n".join(lines)
 
-    def _explain_filters(self, view: View) -> list[str]:
+    def _explain_filters(self, reading: _Reading) -> list[str]:
         plan = self._plan
-        lines = [f"filter: {_said(one)} - mask" for one in plan.conditions]
-        if plan.terms:
-            lines.append(_zone_maps(view, plan.terms))
+        how = "each row that is named" if isinstance(reading.where, Among) else "mask"
+        lines = [f"filter: {_said(one)} - {how}" for one in plan.conditions]
+        if isinstance(reading.where, Among):
+            lines.insert(0, f"index: of column {reading.named_by!r}, which names {len(reading.where.ids)} rows")
+        elif plan.terms:
+            lines.append(_zone_maps(reading.view, plan.terms))
         lines += [f"where_fn: {_name(call)} - Python call for each row that is left" for call in plan.calls]
         return lines or ["every row"]
 
-    def _explain_order(self, view: View) -> list[str]:
-        plan = self._plan
+    def _explain_order(self, reading: _Reading) -> list[str]:
+        plan, view = self._plan, reading.view
         if not plan.orders:
             return ["order: by row id, as stored"]
         names = [view.schema.columns[j].name + (" desc" if desc else "") for j, desc in plan.orders]
         how = "full sort"
-        if not plan.calls and is_top(plan.need, view.rows):
+        if self._is_top(reading):
             how = f"top-k, the best {plan.need}"
         return [f"order: {', '.join(names)}, row id - {how}"]
 

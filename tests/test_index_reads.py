@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapdb import ColumnDef, Schema, SnapDB, errors
+from snapdb.query import query
 
 INTEGERS = {"i8": 7, "i16": 15, "i32": 31, "i64": 63, "u8": 8, "u16": 16, "u32": 32, "u64": 64}
 POWERS = [sign * 2**bits for bits in (7, 8, 15, 16, 31, 32, 63, 64) for sign in (1, -1)]
@@ -134,3 +135,57 @@ def test_the_same_short_text_may_be_text_or_bytes(backend_name: str) -> None:
     rows = [{"a": text, "b": text.encode(), "c": text, "d": text.encode()} for text in texts]
     db.batch_insert(rows)
     assert [db.get(idx) for idx in range(len(rows))] == rows == [row for _, row in db]
+
+
+ASKED = st.sampled_from(["eq", "ne", "lt", "gte", "between", "in", "is_null"])
+CONDITION = st.tuples(st.sampled_from("kv"), ASKED, st.integers(-2, 60), st.integers(-2, 60))
+
+
+def as_condition(column: str, op: str, one: int, other: int) -> tuple[Any, ...]:
+    if op == "is_null":
+        return column, op
+    return column, op, (one, other) if op == "between" else [one, other] if op == "in" else one
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(CONDITION, min_size=1, max_size=3),
+    st.lists(st.tuples(st.sampled_from("kvw"), st.booleans()), max_size=2),
+    st.one_of(st.none(), st.integers(0, 40)),
+    st.integers(0, 3),
+)
+def compare_queries(
+    given_to: tuple[SnapDB, SnapDB], conditions: list[Any], orders: list[Any], limit: Any, offset: int
+) -> None:
+    found = []
+    for db in given_to:
+        asked = query(db).filter([as_condition(*one) for one in conditions])
+        for column, desc in orders:
+            asked = asked.order(column, desc)
+        asked = asked.slice(limit, offset)
+        even = asked.where_fn(lambda row: row["w"] % 2 == 0)
+        found.append((asked.execute(), list(asked), asked.count(), asked.first(), even.execute(), even.count()))
+    assert found[0] == found[1]
+
+
+def test_queries_by_index(engine: str, backend_name: str) -> None:
+    schema = Schema([ColumnDef("k", "i32"), ColumnDef("v", "f64", not_null=False), ColumnDef("w", "u8")])
+    rows = [{"k": n * 37 % 61, "v": None if n % 9 == 0 else n * 11 % 53 / 1, "w": n % 256} for n in range(900)]
+    made = SnapDB(":memory:", schema, storage_type=engine), SnapDB(":memory:", schema, storage_type=engine)
+    for db in made:
+        db.batch_insert(rows)
+        db.delete_where([("w", "lt", 5)])
+    for name in ("k", "v"):
+        made[1].create_index(name)
+        made[1].create_range_index(name)
+    compare_queries(made)
+    asked = query(made[1]).filter(k=3).order("w")
+    assert "index: of column 'k'" in asked.explain() and "each row that is named" in asked.explain()
+    before = iter(asked)
+    expected = query(made[0]).filter(k=3).order("w").execute()
+    made[1].update(expected[0][0], {"k": 4})
+    assert list(before) == expected  # as of its start
+    assert asked.execute() == expected[1:]
+    with made[1].transaction():
+        made[1].update(expected[1][0], {"k": 4})
+        assert asked.execute() == expected[2:]
