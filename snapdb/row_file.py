@@ -57,10 +57,6 @@ class SlabOwner(Protocol):
         """Held in every call of the file's side."""
         ...
 
-    def writing(self) -> AbstractContextManager[Any]:
-        """The lock, and no single-row write of another thread meanwhile."""
-        ...
-
     def new_slabs(self) -> Any:
         """Rows of this table's layout, none yet."""
         ...
@@ -164,7 +160,9 @@ class RowFile:
 
     def fault(self, group: int) -> None:
         """Load a group. The kernel asks for it too, on any thread."""
-        with self._table.writing():  # which lets go of the lock without memory too, as ``with lock`` may not
+        if self._successor is None and not self._is_missing(group):
+            return  # for most writes: what was loaded stays
+        with self._table.lock:
             if self._successor is not None:  # the thread has waited while the table became another one
                 self._successor.fault(group)
                 return
