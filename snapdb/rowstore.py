@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from . import _ext
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ._ext import Backend, Chunk, SlabView
     from .absent import Absent
     from .differing import Difference, Stored
+    from .dtypes import DType
     from .pieces import Bulk, Entry, Source
     from .row_file import RowFile, State
     from .schema import Schema
@@ -250,6 +252,19 @@ class RowTable(Table):
         self.rows_of: Callable[[Any], list[dict[str, Any]]] = slabs.rows_of  # type: ignore[assignment]
         self.get_raw: Callable[[int], Optional[memoryview]] = slabs.get_raw
         self.insert: Callable[[Mapping[str, Any]], int] = slabs.insert
+
+    def range_find(
+        self, column: str, low: Any = None, high: Any = None, include_low: bool = True, include_high: bool = True
+    ) -> list[dict[str, Any]]:
+        """As of any table; between two plain numbers in one call of the kernel, which asks the slabs' zone maps."""
+        j = self.schema.index(column)
+        term = _between(self.schema.columns[j].type, low, high)
+        if term is None or not include_low or not include_high:
+            return super().range_find(column, low, high, include_low, include_high)
+        with self.view() as view:
+            rows: list[dict[str, Any]] = view.slabs.select_rows([(j, *term)], False)
+        rows.sort(key=itemgetter(self.schema.columns[j].name))  # the sort is stable: ties stay in id order
+        return rows
 
     def finder(self, indexes: Mapping[str, Any], slow: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
         find: Callable[[str, Any], Any] = self.kernels.slab.Lookup(self.slabs, dict(indexes), slow).find
@@ -689,3 +704,17 @@ class RowTable(Table):
             for k in range(view.segments()):
                 out.extend(view.pieces(j, k)[0].take())
         return out
+
+
+def _between(kind: DType, low: Any, high: Any) -> Optional[Predicate]:
+    """The condition of lying between two numbers that a column of this type can hold, both included; None for all
+    else. Binding conditions gives the same and takes as long as reading twenty rows.
+    """
+    if type(low) is not type(high) or type(low) not in (int, float) or not low <= high:
+        return None
+    if type(low) is float:
+        return Predicate("range", low, high) if kind.is_float else None
+    least, most = kind.lo, kind.hi
+    if type(low) is not int or not kind.is_integer or least is None or most is None or low < least or high > most:
+        return None
+    return Predicate("range", low, high)

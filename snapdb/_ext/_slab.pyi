@@ -92,6 +92,8 @@ class SlabView:
         """Bitmap of the live rows of positions ``start..stop`` that meet all conditions, or any of them; None where none does. ``terms``: (column, kind, lo, hi, lo_open, hi_open, values, negate), from ``kind`` on as ``conditions.Predicate`` has them; without any it is every live row. ValueError for positions that the view does not have, another kind, and after ``release()``; IndexError for a column that is not there. Scans release the GIL."""
     def count(self, terms: Sequence[tuple[Any, ...]], any_of: bool, start: int, stop: int) -> int:
         """How many rows ``select`` would have."""
+    def select_rows(self, terms: Sequence[tuple[Any, ...]], any_of: bool) -> list[dict[str, Any]]:
+        """The live rows that meet all conditions, or any of them, as dicts in id order; ``terms`` as in ``select``."""
     def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(id, row) of the live rows in order. The iterator keeps the view alive."""
     def raw_items(self) -> Iterator[tuple[int, memoryview]]:

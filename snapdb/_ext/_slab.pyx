@@ -52,6 +52,7 @@ cdef extern from "Python.h":
     int set_item "PyDict_SetItem"(PyObject* found, PyObject* key, PyObject* value) except -1
 
 include "_slab_store.pxi"
+include "_slab_zones.pxi"
 include "_slab_view.pxi"
 include "_slab_terms.pxi"
 include "_slab_where.pxi"
@@ -99,6 +100,7 @@ cdef class SlabTable:
     cdef Hold base  # keeps that as it is, for either table
     cdef Directory slabs
     cdef object lock, slow, fault
+    cdef Zones zones  # None: nobody has asked, or nothing is known any more
     cdef object missing  # bitmap of the groups that are in the file only; None: everything is here
     cdef Log log
 
@@ -192,6 +194,7 @@ cdef class SlabTable:
         self.rows, self.live = other.rows, other.live
         self.writes += 1
         other.writes += 1
+        self.zones = other.zones = None
         other.pins = Pins.__new__(Pins)
         other.slabs = Directory.__new__(Directory)
         other.missing = other.fault = other.base = None
@@ -213,6 +216,10 @@ cdef class SlabTable:
         view.epoch = self.pins.epoch + 1
         view.hold = hold(self.pins, view.epoch)
         view.slabs = self.slabs
+        if self.zones is None:
+            self.zones = new_table_zones(self.layout, self.writes)
+        view.zones = self.zones
+        view.written = self.writes
         view.rows = self.rows
         view.live = self.live
         self.pins.epoch = view.epoch
@@ -221,7 +228,8 @@ cdef class SlabTable:
     @property
     def nbytes(self):
         """Bytes of memory held: rows, side areas, heaps and the objects around them."""
-        return sys_size(self) + held_by(self.layout, self.slabs, self.slabs.count * FANOUT, None)
+        cdef Py_ssize_t zones = 0 if self.zones is None else self.zones.nbytes()
+        return sys_size(self) + zones + held_by(self.layout, self.slabs, self.slabs.count * FANOUT, None)
 
     # -- copies: what a view or an export reads is left to it -----------------
 
@@ -340,7 +348,13 @@ cdef class SlabTable:
         self.publish(number, slab)
         slab.write_row(self.layout, position - number * self.slab_rows, cells)
         self.live += 1
+        self.wrote(number)
+
+    cdef inline void wrote(self, Py_ssize_t number) noexcept:
+        """Count a write to a slab."""
         self.writes += 1
+        if self.zones is not None:
+            self.zones.touch(number, self.writes)
 
     cdef object add_row(self, object row, bint polite):
         cdef Cell[ON_STACK] few
@@ -468,7 +482,8 @@ cdef class SlabTable:
             fill_slab(self.layout, slab, (first + low) - number * size, sources, low, high - low)
             self.publish(number, slab)
         self.rows = first + count
-        self.writes += 1
+        for number in range(start, stop):
+            self.wrote(number)
         self.live += count
         return idx
 
@@ -599,7 +614,7 @@ cdef class SlabTable:
         slab = self.writable(position // self.slab_rows, slab)
         slab.reserve(need)
         before = slab.heap_bytes(layout, at)
-        self.writes += 1
+        self.wrote(position // self.slab_rows)
         for j in range(layout.count):
             if given[j]:
                 slab.write(layout, at, j, &cells[j])
@@ -618,13 +633,13 @@ cdef class SlabTable:
         if slab.live == 1 and (number + 1) * self.slab_rows <= self.rows:  # its last row: nothing to write
             self.give_back(number)
             self.live -= 1
-            self.writes += 1
+            self.wrote(number)
             return 0
         slab = self.writable(number, slab)
         garbage = slab.heap_bytes(layout, at)
         slab.clear(layout, at)
         self.live -= 1
-        self.writes += 1
+        self.wrote(number)
         if garbage:
             self.discard(number, slab, garbage)
         return 0
@@ -695,6 +710,7 @@ cdef class SlabTable:
         self.drop_from(past, end)
         self.rows = cut
         self.writes += 1
+        self.zones = None
         if slab is not None:
             for at in range(at, size):
                 if test_bit(slab.block + self.layout.live, at):
@@ -732,6 +748,7 @@ cdef class SlabTable:
             self.give_back(number)
         self.rows += more
         self.writes += 1
+        self.zones = None
 
     # -- for a table in a file ---------------------------------------------
 
@@ -779,6 +796,7 @@ cdef class SlabTable:
         cdef Py_ssize_t number = group_of(self, group)
         cdef list slabs = []
         cdef Py_buffer image
+        self.zones = None
         PyObject_GetBuffer(data, &image, PyBUF_SIMPLE)
         try:
             load_group(self, number, <const char*>image.buf, image.len, slabs)
@@ -804,6 +822,7 @@ cdef class SlabTable:
         self.missing = missing
         self.fault = fault
         self.writes += 1
+        self.zones = None
 
     def absorb(self, SlabTable other not None):
         """Append the rows of ``other``, which was made with ``skip(rows)`` and ``extend`` and is empty afterwards.

@@ -22,6 +22,7 @@ cdef int branch_rows(SlabTable table, SlabView view) except -1:
     table.floor = floor
     table.rows, table.live = view.rows, view.live
     table.writes += 1
+    table.zones = None
     return 0
 
 

@@ -414,6 +414,7 @@ cdef int absorb_rows(SlabTable table, SlabTable other) except -1:
     table.rows = other.rows
     table.live += other.live
     table.writes += 1
+    table.zones = other.zones = None
     other.slabs = empty
     other.rows = other.live = 0
     other.writes += 1

@@ -91,6 +91,8 @@ cdef class SlabView:
     cdef Pins pins
     cdef Hold hold
     cdef int64_t epoch
+    cdef Zones zones
+    cdef int64_t written  # what the table's writes were: with more, its zones may say nothing of these rows
 
     def __init__(self):
         raise TypeError("SlabView is made by SlabTable.pin()")
@@ -175,6 +177,10 @@ cdef class SlabView:
     def count(self, terms, bint any_of, Py_ssize_t start, Py_ssize_t stop):
         """How many rows ``select`` would have."""
         return ask_view(self, list(terms), any_of, start, stop, NULL)
+
+    def select_rows(self, terms, bint any_of):
+        """The live rows that meet all conditions, or any of them, as dicts in id order; ``terms`` as in ``select``."""
+        return chosen_rows(self, list(terms), any_of)
 
     def items(self):
         """(id, row) of the live rows in order. The iterator keeps the view alive."""

@@ -313,11 +313,19 @@ cdef void any_passes(
         s.alive[i] &= ~others[i]
 
 
+cdef inline bint none_of(const uint64_t* words) noexcept nogil:
+    cdef uint64_t some = 0
+    cdef int i
+    for i in range(WORDS):
+        some |= words[i]
+    return some == 0
+
+
 cdef Py_ssize_t ask_spans(
     const SnapdbKernels* kernels, Layout layout, const Test* tests, Py_ssize_t count, bint any_of, const Span* spans,
     Py_ssize_t rows, char* out, Scratch* s,
 ) noexcept nogil:
-    """How many live rows pass; ``out`` gets their bits where it is not NULL."""
+    """How many live rows pass; ``out``, which is all zero, gets their bits where it is not NULL."""
     cdef Py_ssize_t done = 0, step, total = 0
     cdef Place at
     at.span = spans
@@ -325,6 +333,11 @@ cdef Py_ssize_t ask_spans(
     while done < rows:
         step = min(<Py_ssize_t>BLOCK, rows - done)
         bits_of_block(layout, at, step, -1, s.alive)
+        if none_of(s.alive):
+            done += step
+            if done < rows:
+                at = past(at, step)
+            continue
         if any_of and count:
             any_passes(kernels, layout, tests, count, at, step, s)
         else:
@@ -338,30 +351,164 @@ cdef Py_ssize_t ask_spans(
     return total
 
 
+# -- what the zone maps leave out ----------------------------------------------
+
+cdef enum:
+    BOUNDS = 8  # conditions that are put to the zone maps, at most
+
+
+ctypedef struct Bound:
+    # words between which a value must lie, and the zones of its column
+    const Zone* slabs
+    const Zone* blocks
+    uint64_t low, high
+
+
+cdef int bounds_of(SlabView view, const Test* tests, Py_ssize_t count, bint any_of, Bound* bounds, list keep) except -1:
+    """The conditions that zone maps can rule slabs out by, all of which a row must meet; how many there are."""
+    cdef ColumnZones zones
+    cdef const Test* test
+    cdef Py_ssize_t t
+    cdef int made = 0
+    if (any_of and count > 1) or view.zones is None or view.zones.now != view.written or view.rows == 0:
+        return 0
+    for t in range(count):
+        test = &tests[t]
+        if made == BOUNDS or test.negate or not OF_INTEGERS <= test.mode <= OF_DOUBLES:
+            continue
+        if test.mode == OF_INTEGERS:
+            bounds[made].low = test.lo ^ (<uint64_t>1 << 63 if SIGNED[test.column.code] else 0)
+            bounds[made].high = bounds[made].low + test.span
+        else:
+            bounds[made].low, bounds[made].high = float_order(test.low), float_order(test.high)
+        zones = view.zones.of(<int>(test.column - view.layout.columns), view.slabs,
+                              (view.rows + view.layout.rows - 1) // view.layout.rows)
+        keep.append(zones)
+        bounds[made].slabs, bounds[made].blocks = <const Zone*>zones.slabs.ptr, <const Zone*>zones.blocks.ptr
+        made += 1
+    return made
+
+
+cdef inline bint lies_out(const Bound* bounds, int count, Py_ssize_t number, bint block) noexcept nogil:
+    """Whether no row of a slab, or of a block of slabs, can meet a condition."""
+    cdef const Zone* zone
+    cdef int i
+    for i in range(count):
+        zone = (bounds[i].blocks if block else bounds[i].slabs) + number
+        if zone.high < bounds[i].low or zone.low > bounds[i].high:
+            return True
+    return False
+
+
+cdef bint all_lie_out(const Bound* bounds, int count, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Whether no row of the slabs ``first`` to ``last`` can."""
+    cdef Py_ssize_t number = first
+    while number <= last:
+        if lies_out(bounds, count, number >> 6, True):
+            number = ((number >> 6) + 1) << 6
+        elif lies_out(bounds, count, number, False):
+            number += 1
+        else:
+            return False
+    return True
+
+
+cdef void leave_out(const Bound* bounds, int count, Span* spans, Py_ssize_t first, Py_ssize_t slabs) noexcept nogil:
+    """Have slabs that lie out as if they had no row."""
+    cdef Py_ssize_t i
+    for i in range(slabs):
+        if lies_out(bounds, count, first + i, False):
+            spans[i].block = NULL
+
+
+# -- a view ----------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc
+cdef class Asked:
+    """Conditions that are put to a view, piece by piece."""
+    cdef SlabView view
+    cdef Directory slabs
+    cdef Hold guard  # against a release() on another thread
+    cdef Memory tests, scratch
+    cdef list keep, heaps
+    cdef Py_ssize_t count
+    cdef bint any_of, reads_heap
+    cdef Bound[BOUNDS] bounds
+    cdef int bounded
+
+    cdef Py_ssize_t part(self, Py_ssize_t low, Py_ssize_t high, char* out) except -1:
+        """How many rows of ``low..high`` (at most ROWS_AT_ONCE) pass; ``out``, all zero, gets their bits where it is
+        not NULL.
+        """
+        cdef Layout layout = self.view.layout
+        cdef Py_ssize_t found, first = low // layout.rows, last = (high - 1) // layout.rows
+        cdef Memory spans
+        cdef const SnapdbKernels* kernels = chosen_kernels()
+        if self.bounded and all_lie_out(self.bounds, self.bounded, first, last):
+            return 0
+        spans = spans_of(layout, self.slabs, low, high, self.heaps if self.reads_heap else None)
+        with nogil:
+            if self.bounded:
+                leave_out(self.bounds, self.bounded, <Span*>spans.ptr, first, last - first + 1)
+            found = ask_spans(kernels, layout, <const Test*>self.tests.ptr, self.count, self.any_of,
+                              <const Span*>spans.ptr, high - low, out, <Scratch*>self.scratch.ptr)
+        self.heaps.clear()
+        return found
+
+
+cdef Asked ask(SlabView view, list terms, bint any_of):
+    """ValueError where the view was released."""
+    cdef Asked made = Asked.__new__(Asked)
+    cdef Py_ssize_t t
+    made.keep, made.heaps = [], []
+    made.count, made.any_of = len(terms), any_of
+    made.tests = tests_of(view.layout, terms, made.keep)
+    made.scratch = allocate(sizeof(Scratch))
+    view.check(0, view.rows)
+    made.view, made.slabs = view, view.slabs
+    made.guard = hold(view.pins, view.epoch)
+    for t in range(made.count):
+        made.reads_heap = made.reads_heap or (<Test*>made.tests.ptr)[t].column.kind == HEAPED
+    made.bounded = bounds_of(view, <const Test*>made.tests.ptr, made.count, any_of, made.bounds, made.keep)
+    return made
+
+
 cdef Py_ssize_t ask_view(SlabView view, list terms, bint any_of, Py_ssize_t start, Py_ssize_t stop, char* out) except -1:
     """Put conditions to positions ``start..stop`` of a view."""
-    cdef Layout layout = view.layout
-    cdef list keep = [], heaps = []
-    cdef Memory tests = tests_of(layout, terms, keep), spans, scratch = allocate(sizeof(Scratch))
-    cdef Py_ssize_t low, high, found, total = 0, count = len(terms), t
-    cdef const SnapdbKernels* kernels = chosen_kernels()
-    cdef Hold guard  # against a release() on another thread
-    cdef Directory slabs
-    cdef bint reads_heap = False
+    cdef Asked asked
+    cdef Py_ssize_t low = start, high, total = 0
     view.check(start, stop)
-    slabs = view.slabs
-    guard = hold(view.pins, view.epoch)
-    for t in range(count):
-        reads_heap = reads_heap or (<Test*>tests.ptr)[t].column.kind == HEAPED
-    low = start
+    asked = ask(view, terms, any_of)
+    if out != NULL:
+        memset(out, 0, bitmap_size(stop - start))
     while low < stop:
         high = min(stop, low + ROWS_AT_ONCE)
-        spans = spans_of(layout, slabs, low, high, heaps if reads_heap else None)
-        with nogil:
-            found = ask_spans(kernels, layout, <const Test*>tests.ptr, count, any_of, <const Span*>spans.ptr,
-                              high - low, out + ((low - start) >> 3) if out != NULL else NULL, <Scratch*>scratch.ptr)
-        total += found
-        heaps.clear()
+        total += asked.part(low, high, out + ((low - start) >> 3) if out != NULL else NULL)
         low = high
-    guard.release()
+    asked.guard.release()
     return total
+
+
+cdef list chosen_rows(SlabView view, list terms, bint any_of):
+    """The rows that pass, as dicts."""
+    cdef Asked asked = ask(view, terms, any_of)
+    cdef Memory mask = allocate(bitmap_size(ROWS_AT_ONCE))
+    cdef Py_ssize_t low, high, i, position, size = view.layout.rows
+    cdef uint64_t word
+    cdef Slab slab
+    cdef list rows = []
+    for low in range(0, view.rows, ROWS_AT_ONCE):
+        high = min(view.rows, low + ROWS_AT_ONCE)
+        memset(mask.ptr, 0, bitmap_size(ROWS_AT_ONCE))
+        if asked.part(low, high, mask.ptr) == 0:
+            continue
+        for i in range((high - low + 63) >> 6):
+            word = (<const uint64_t*>mask.ptr)[i]
+            while word:
+                position = low + 64 * i + snap_lowest(word)
+                word &= word - 1
+                slab = asked.slabs.find(position // size)
+                rows.append(row_dict(view.layout, slab, position % size))
+    asked.guard.release()
+    return rows

@@ -214,6 +214,22 @@ class SlabView:
             total += 0 if found is None else self._masks.count(found)
         return total
 
+    def select_rows(self, terms: Sequence[tuple[Any, ...]], any_of: bool) -> list[dict[str, Any]]:
+        """The live rows that meet all conditions, or any of them, as dicts in id order; ``terms`` as in ``select``."""
+        rows: list[dict[str, Any]] = []
+        names = self._layout.names
+        with Hold(self._pins, self._epoch):
+            if not self.rows:
+                self.select(terms, any_of, 0, 0)  # what is wrong is wrong without rows too
+            for low in range(0, self.rows, SEGMENT):
+                high = min(self.rows, low + SEGMENT)
+                mask = self.select(terms, any_of, low, high)
+                if mask is not None:
+                    columns = [self.gather(j, low, high, mask) for j in range(len(names))]
+                    for at in self._masks.ids(mask):
+                        rows.append({name: column.fetch(at) for name, column in zip(names, columns)})
+        return rows
+
     def items(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(id, row) of the live rows in order. The iterator keeps the view alive."""
         hold = Hold(self._pins, self._epoch)
