@@ -70,7 +70,8 @@ def extensions():
             depends=sorted(sum((glob(f"snapdb/_ext/*.{kind}") for kind in ("h", "inc", "pxd", "pxi")), [])),
             extra_compile_args=arguments[name][0],
             extra_link_args=arguments[name][1],
-            cython_directives={"language_level": 3, "embedsignature": True, "binding": True},
+            # no code that pickles a kernel's objects, which nothing may do: a tenth of the compiled modules
+            cython_directives={"language_level": 3, "embedsignature": True, "binding": True, "auto_pickle": False},
             cython_c_in_temp=True,  # generated C belongs to the build, not to the source tree
             optional=not REQUIRED,
         )

@@ -279,7 +279,7 @@ class Checks:
                 code = f"snapdb/_ext/{name}.c"
                 if name in SIMD_KERNELS:
                     code = str(made / f"{name}.c")
-                    options = ["-3", "-X", "embedsignature=True", "-X", "binding=True", "-I", "."]
+                    options = ["-3", "-X", "embedsignature=True", "-X", "auto_pickle=False", "-I", "."]
                     command = [self.main.python, "-m", "cython", *options, f"snapdb/_ext/{name}.pyx", "-o", code]
                     steps.do(f"{name}, to C", run, command, env=clean_environment(), cwd=source)
                 there = made / f"{name}.o"

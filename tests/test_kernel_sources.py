@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -41,3 +42,15 @@ def test_no_list_comprehensions(path: Path) -> None:
 
 def test_the_sources_are_there() -> None:
     assert {"_wal.pyx", "_values_rows.pxi"} <= {path.name for path in SOURCES} or not SOURCES
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.suffix == ".pyx"], ids=lambda path: path.stem)
+def test_objects_of_kernels_do_not_know_how_to_be_pickled(path: Path) -> None:
+    """Cython would write a tenth of each module for it, and an object made anew from a pickle is not validated."""
+    try:
+        module = importlib.import_module(f"snapdb._ext.{path.stem}")
+    except ModuleNotFoundError:
+        pytest.skip("built without the compiled kernels")
+    own = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
+    assert not [kind.__name__ for kind in own if {"__reduce_cython__", "__reduce__", "__getstate__"} & set(vars(kind))]
+    assert not [name for name in vars(module) if "unpickle" in name]
