@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -135,19 +135,19 @@ class Indexed:
             return _NOTHING, where
         return _Locked(engine.lock), scan.Among(selector.plan, found[0])
 
-    def _narrowed(self, where: scan.Where) -> tuple[scan.View, scan.Selector, Optional[str]]:
-        """The rows as of now, conditions on them as an index has narrowed them down, and the column it is of; None:
-        there is none, or it would not pay.
+    def _narrowed(self, where: scan.Where) -> tuple[scan.View, scan.Selector, Sequence[str]]:
+        """The rows as of now, conditions on them as indexes have narrowed them down, and the columns these are of:
+        none where there is none, or where it would not pay.
         """
         engine = self._open_engine()
         if self._auto is not None:
             self._count(where)
         if not self._indexes:
-            return engine.view(), where, None
+            return engine.view(), where, ()
         with engine.lock:
             found = self._indexes.candidates(where.plan, engine.rows)
             view: scan.View = engine.view()
-        return (view, where, None) if found is None else (view, scan.Among(where.plan, found[0]), found[1])
+        return (view, where, ()) if found is None else (view, scan.Among(where.plan, found[0]), found[1])
 
     def _count(self, where: scan.Where) -> None:
         """Note an equality read for ``auto_index``, and make the index of a column that has had enough of them."""

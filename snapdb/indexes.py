@@ -29,6 +29,9 @@ __all__ = ["KINDS", "Index", "Indexes", "Move"]
 KINDS = ("hash", "range")
 #: rows that an index may name, at least; and of how many one, where they are read one by one and a scan is not
 FEW, WORTH = 16, 256
+#: rows that two indexes may name to be intersected, of how many one; and how many rows of an index are intersected in
+#: the time in which one row is read and tested
+WIDE, TESTED = 64, 8
 
 
 class Index:
@@ -108,6 +111,14 @@ class Move(NamedTuple):
     old: Optional[int]
     new: Optional[int]
     idx: int
+
+
+class _Answer(NamedTuple):
+    """How many rows an index names for a condition, and what gives their ids, rising."""
+
+    number: int
+    name: str
+    ids: Callable[[], Any]
 
 
 _Entry = tuple[Index, Any, Any]  # an index, words and the rows of a batch that have them (None: each has one)
@@ -284,44 +295,56 @@ class Indexes:
 
     # -- reads -----------------------------------------------------------------
 
-    def candidates(self, plan: Sequence[tuple[int, Predicate]], rows: int) -> Optional[tuple[Sequence[int], str]]:
-        """Ids, rising, among which all rows are that meet all conditions, and the column whose index said so; None
+    def candidates(self, plan: Sequence[tuple[int, Predicate]], rows: int) -> Optional[tuple[Sequence[int], list[str]]]:
+        """Ids, rising, among which all rows are that meet all conditions, and the columns whose indexes said so; None
         where a scan of ``rows`` rows is faster, or no index can say. The caller holds the table's lock.
         """
         most = max(FEW, rows // WORTH)
-        best: Optional[tuple[int, Index, Callable[[], Any]]] = None
-        for j, predicate in plan:
-            for index in self._all:
-                if index.column != j:
-                    continue
-                asked = self._ask(index, predicate)
-                if asked is not None and asked[0] <= most and (best is None or asked[0] < best[0]):
-                    best = asked[0], index, asked[1]
-        return None if best is None else (best[2](), best[1].name)
+        answers = sorted(self._answers(plan), key=_number)
+        if not answers or not _is_worth(answers, rows, most):
+            return None
+        names = [answers[0].name]
+        found: Sequence[int] = answers[0].ids()
+        for answer in answers[1:]:
+            if answer.number > TESTED * len(found):
+                break
+            if answer.name in names:
+                continue
+            found = sorted(set(found).intersection(answer.ids()))
+            names.append(answer.name)
+        return None if len(found) > most else (found, names)
 
-    def _ask(self, index: Index, predicate: Predicate) -> Optional[tuple[int, Callable[[], Any]]]:
-        """How many rows an index names for one condition, and what names them; None where it cannot."""
-        if predicate.negate or predicate.kind not in ("range", "in", "never"):
-            return None
-        if predicate.kind == "never":
-            return 0, tuple
-        values = predicate.values if predicate.kind == "in" else (predicate.lo,)
-        if predicate.kind == "in" or (predicate.lo is not None and predicate.lo == predicate.hi):
-            words = {index.word(index.code, value) for value in values} - {None}
-            if index.pairs is None:
-                self._make([index])
-            pairs = index.pairs
-            if index.kind == "hash":
-                return sum(map(pairs.count, words)), lambda: _merged([pairs.ids(word) for word in words])
-            count = sum(pairs.count_range(word, word) for word in words)
-            return count, lambda: _merged([pairs.range(word, word) for word in words])
+    def _answers(self, plan: Sequence[tuple[int, Predicate]]) -> Iterator[_Answer]:
+        """What the indexes say of the conditions: each of those of equality, and all ranges of a column at once."""
+        for index in self._all:
+            asked = [predicate for j, predicate in plan if j == index.column and not predicate.negate]
+            for predicate in asked:
+                values = _values_of(predicate)
+                if values is not None:
+                    yield self._of_values(index, values)
+            ranges = [predicate for predicate in asked if predicate.kind == "range" and _values_of(predicate) is None]
+            if ranges and index.kind == "range":
+                yield self._of_ranges(index, ranges)
+
+    def _of_values(self, index: Index, values: Iterable[Any]) -> _Answer:
+        words = {index.word(index.code, value) for value in values} - {None}
+        if words and index.pairs is None:
+            self._make([index])
+        pairs = index.pairs
         if index.kind == "hash":
-            return None
-        low, high = self.bounds(index, predicate)
+            number = sum(map(pairs.count, words)) if words else 0
+            return _Answer(number, index.name, lambda: _merged([pairs.ids(word) for word in words]))
+        number = sum(pairs.count_range(word, word) for word in words)
+        return _Answer(number, index.name, lambda: _merged([pairs.range(word, word) for word in words]))
+
+    def _of_ranges(self, index: Index, ranges: Iterable[Predicate]) -> _Answer:
+        ends = [self.bounds(index, predicate) for predicate in ranges]
+        low = max((low for low, _ in ends if low is not None), default=None)
+        high = min((high for _, high in ends if high is not None), default=None)
         if index.pairs is None:
             self._make([index])
         pairs = index.pairs
-        return pairs.count_range(low, high), lambda: sorted(pairs.range(low, high))
+        return _Answer(pairs.count_range(low, high), index.name, lambda: sorted(pairs.range(low, high)))
 
     @staticmethod
     def bounds(index: Index, predicate: Predicate) -> tuple[Optional[int], Optional[int]]:
@@ -531,10 +554,33 @@ def _pairs(index: Index, batches: Sequence[_Batch]) -> Any:
     return made
 
 
+def _number(answer: _Answer) -> int:
+    return answer.number
+
+
+def _is_worth(answers: Sequence[_Answer], rows: int, most: int) -> bool:
+    """Whether reading rows that indexes name is faster than a scan: few of one, or fewer yet that two of them name."""
+    first = answers[0].number
+    if first <= most or len(answers) == 1:
+        return first <= most
+    second = next((answer.number for answer in answers if answer.name != answers[0].name), rows)
+    return second <= rows // WIDE and first * second <= most * rows
+
+
+def _values_of(predicate: Predicate) -> Optional[Sequence[Any]]:
+    """The values of a condition of equality, None for another one."""
+    if predicate.kind == "in":
+        return predicate.values
+    if predicate.kind == "never":
+        return ()
+    equal = predicate.kind == "range" and predicate.lo is not None and predicate.lo == predicate.hi
+    return (predicate.lo,) if equal else None
+
+
 def _merged(found: list[Any]) -> Any:
     """Rising ids of several words."""
-    if len(found) == 1:
-        return found[0]
+    if len(found) <= 1:
+        return found[0] if found else ()
     return sorted(idx for ids in found for idx in ids)
 
 

@@ -51,11 +51,11 @@ class _Plan(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """The rows as of now, the conditions as an index has narrowed them down, and the column whose index that was."""
+    """The rows as of now, the conditions as indexes have narrowed them down, and the columns whose indexes did."""
 
     view: View
     where: Optional[Selector]
-    named_by: Optional[str]
+    named_by: Sequence[str]
 
 
 class Query:
@@ -168,7 +168,7 @@ class Query:
         table, where = readable(self._db, "query()"), self._plan.where
         narrowed = getattr(self._db, "_narrowed", None)
         if where is None or narrowed is None:
-            return _Reading(table.view(), where, None)
+            return _Reading(table.view(), where, ())
         return _Reading(*narrowed(where))
 
     def _iterate(self, reading: _Reading) -> Iterator[Item]:
@@ -204,7 +204,7 @@ class Query:
     def _is_top(self, reading: _Reading) -> bool:
         """Whether the best rows are looked for rather than all sorted: of the few that an index names, all are."""
         plan = self._plan
-        return not plan.calls and reading.named_by is None and is_top(plan.need, reading.view.rows)
+        return not plan.calls and not reading.named_by and is_top(plan.need, reading.view.rows)
 
     def _accepted(self, reading: _Reading) -> Iterator[Item]:
         """The rows that meet the conditions and that every callable accepts, in id order, built as they are asked."""
@@ -241,7 +241,7 @@ class Query:
         how = "each row that is named" if isinstance(reading.where, Among) else "mask"
         lines = [f"filter: {_said(one)} - {how}" for one in plan.conditions]
         if isinstance(reading.where, Among):
-            lines.insert(0, f"index: of column {reading.named_by!r}, which names {len(reading.where.ids)} rows")
+            lines.insert(0, _named(reading.named_by, len(reading.where.ids)))
         elif plan.terms:
             lines.append(_zone_maps(reading.view, plan.terms))
         lines += [f"where_fn: {_name(call)} - Python call for each row that is left" for call in plan.calls]
@@ -285,13 +285,26 @@ def _items(view: View, page: Page) -> Iterator[Item]:
         yield from zip(part.ids(), part.records(view, columns, view.schema.names))
 
 
+def _named(columns: Sequence[str], rows: int) -> str:
+    """Which indexes named how many rows."""
+    if len(columns) == 1:
+        return f"index: of column {columns[0]!r}, which names {rows} rows"
+    return f"indexes: of columns {', '.join(map(repr, columns))}, which together name {rows} rows"
+
+
 def _zone_maps(view: View, terms: Sequence[tuple[int, Predicate]]) -> str:
     """What the zone maps say of the segments, as ``Where`` asks them."""
     total = view.segments()
+    if view.slab_zones and any(_of_numbers(predicate) for _, predicate in terms):
+        return "zone maps: of each slab, made when a range is first asked for"
     if all(view.zone(j, k) is None for j, _ in terms for k in range(total)):
         return "zone maps: none"
     out = sum(any(_rules_out(view, j, k, predicate) for j, predicate in terms) for k in range(total))
     return f"zone maps: rule out {out} of {total} segments"
+
+
+def _of_numbers(predicate: Predicate) -> bool:
+    return predicate.kind == "range" and not isinstance(predicate.hi if predicate.lo is None else predicate.lo, bytes)
 
 
 def _rules_out(view: View, j: int, k: int, predicate: Predicate) -> bool:

@@ -46,6 +46,7 @@ class RowView(View):
         self.slabs: SlabView = table.slabs.pin()
         super().__init__(kernels, table.kernels, table.schema, self.slabs.rows)
         self._own = table.kernels
+        self.slab_zones = self._own.name == "c"
         self._gathered: dict[tuple[int, int], list[Chunk]] = {}
 
     def __enter__(self) -> RowView:

@@ -53,6 +53,8 @@ def pick(own: Backend, use_numpy: Optional[bool]) -> Backend:
 class View:
     """A table as of one moment: what scans read. Engines subclass it; a context manager that releases what it pins."""
 
+    slab_zones = False  # whether the sweep has zone maps of its own
+
     def __init__(self, kernels: Backend, own: Backend, schema: Schema, rows: int) -> None:
         self.kernels = kernels
         self.schema = schema
