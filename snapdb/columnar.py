@@ -54,6 +54,7 @@ class ColumnarTable(ColumnarBase):
     """
 
     storage_type = "columnar"
+    scanned = 8192
 
     def __init__(
         self,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import scan
 from .aggregate import column_index
 from .errors import NotFoundError
-from .indexes import Index, Indexes
+from .indexes import Index, Indexes, Named
 
 if TYPE_CHECKING:
     from .schema import Schema
@@ -133,21 +133,21 @@ class Indexed:
         if found is None:
             engine.lock.release()
             return _NOTHING, where
-        return _Locked(engine.lock), scan.Among(selector.plan, found[0])
+        return _Locked(engine.lock), _rest(selector, found)
 
-    def _narrowed(self, where: scan.Where) -> tuple[scan.View, scan.Selector, Sequence[str]]:
-        """The rows as of now, conditions on them as indexes have narrowed them down, and the columns these are of:
-        none where there is none, or where it would not pay.
+    def _narrowed(self, where: scan.Where) -> tuple[scan.View, scan.Selector, Optional[Named]]:
+        """The rows as of now, conditions on them as indexes have narrowed them down, and how; None: there is no index,
+        or it would not pay.
         """
         engine = self._open_engine()
         if self._auto is not None:
             self._count(where)
         if not self._indexes:
-            return engine.view(), where, ()
+            return engine.view(), where, None
         with engine.lock:
             found = self._indexes.candidates(where.plan, engine.rows)
             view: scan.View = engine.view()
-        return (view, where, ()) if found is None else (view, scan.Among(where.plan, found[0]), found[1])
+        return view, where if found is None else _rest(where, found), found
 
     def _count(self, where: scan.Where) -> None:
         """Note an equality read for ``auto_index``, and make the index of a column that has had enough of them."""
@@ -230,7 +230,10 @@ class Indexed:
         """Rows as dicts in id order; ``where`` is conditions or a callable over rows, ``columns`` the names to give."""
         held, where = self._by(where)
         with held:
-            rows: list[Row] = self._engine.select(where, columns, limit, offset)
+            engine = self._engine
+            if type(where) is scan.Among and not where.plan and columns is None and limit is None and offset == 0:
+                return list(engine.rows_of(array("Q", where.ids)))
+            rows: list[Row] = engine.select(where, columns, limit, offset)
             return rows
 
     def select_where(
@@ -295,6 +298,11 @@ class _Locked:
 
 
 _NOTHING = nullcontext()
+
+
+def _rest(where: scan.Where, named: Named) -> scan.Among:
+    """What is still to be tested of the rows that indexes name."""
+    return scan.Among([term for at, term in enumerate(where.plan) if at not in named.met], named.ids)
 
 
 def _among(index: Index, where: scan.Where) -> Any:

@@ -27,11 +27,12 @@ __all__ = ["KINDS", "Index", "Indexes", "Move"]
 
 #: what an index is for: equality, or order too
 KINDS = ("hash", "range")
-#: rows that an index may name, at least; and of how many one, where they are read one by one and a scan is not
-FEW, WORTH = 16, 256
-#: rows that two indexes may name to be intersected, of how many one; and how many rows of an index are intersected in
-#: the time in which one row is read and tested
-WIDE, TESTED = 64, 8
+#: rows that an index may name in any table
+FEW = 16
+#: row ids that are read from an index and intersected with others in the time in which one row is read and tested
+INTERSECTED = 8
+#: rows that are read in the time in which one is read and tested
+UNTESTED = 4
 
 
 class Index:
@@ -113,11 +114,22 @@ class Move(NamedTuple):
     idx: int
 
 
+class Named(NamedTuple):
+    """Rows that indexes name: their ids, rising, the columns of the indexes, and which of the conditions these rows
+    meet for certain; the others are to be tested.
+    """
+
+    ids: Sequence[int]
+    columns: list[str]
+    met: set[int]
+
+
 class _Answer(NamedTuple):
-    """How many rows an index names for a condition, and what gives their ids, rising."""
+    """How many rows an index names for some of the conditions, and what gives their ids, rising."""
 
     number: int
-    name: str
+    of: Index
+    conditions: list[int]
     ids: Callable[[], Any]
 
 
@@ -295,56 +307,62 @@ class Indexes:
 
     # -- reads -----------------------------------------------------------------
 
-    def candidates(self, plan: Sequence[tuple[int, Predicate]], rows: int) -> Optional[tuple[Sequence[int], list[str]]]:
-        """Ids, rising, among which all rows are that meet all conditions, and the columns whose indexes said so; None
-        where a scan of ``rows`` rows is faster, or no index can say. The caller holds the table's lock.
+    def candidates(self, plan: Sequence[tuple[int, Predicate]], rows: int) -> Optional[Named]:
+        """The rows among which all are that meet all conditions; None where a scan of ``rows`` rows is faster, or no
+        index can say. The caller holds the table's lock.
         """
-        most = max(FEW, rows // WORTH)
+        most = max(FEW, rows // self._table.scanned) if self._table is not None else FEW
         answers = sorted(self._answers(plan), key=_number)
-        if not answers or not _is_worth(answers, rows, most):
+        if not answers or not _is_worth(answers, rows, most, len(plan)):
             return None
-        names = [answers[0].name]
-        found: Sequence[int] = answers[0].ids()
-        for answer in answers[1:]:
-            if answer.number > TESTED * len(found):
+        named = Named(answers[0].ids(), [], set())
+        for answer in answers:
+            if answer.number > INTERSECTED * len(named.ids):
                 break
-            if answer.name in names:
+            if answer.of.name in named.columns:
                 continue
-            found = sorted(set(found).intersection(answer.ids()))
-            names.append(answer.name)
-        return None if len(found) > most else (found, names)
+            if named.columns:
+                named = named._replace(ids=sorted(set(named.ids).intersection(answer.ids())))
+            named.columns.append(answer.of.name)
+            named.met.update(answer.conditions if answer.of.exact else ())
+        return named if len(named.ids) <= (most if len(named.met) < len(plan) else UNTESTED * most) else None
 
     def _answers(self, plan: Sequence[tuple[int, Predicate]]) -> Iterator[_Answer]:
         """What the indexes say of the conditions: each of those of equality, and all ranges of a column at once."""
         for index in self._all:
-            asked = [predicate for j, predicate in plan if j == index.column and not predicate.negate]
-            for predicate in asked:
+            asked = [
+                (at, predicate) for at, (j, predicate) in enumerate(plan) if j == index.column and not predicate.negate
+            ]
+            for at, predicate in asked:
                 values = _values_of(predicate)
                 if values is not None:
-                    yield self._of_values(index, values)
-            ranges = [predicate for predicate in asked if predicate.kind == "range" and _values_of(predicate) is None]
+                    yield self._of_values(index, at, values)
+            ranges = [(at, one) for at, one in asked if one.kind == "range" and _values_of(one) is None]
             if ranges and index.kind == "range":
                 yield self._of_ranges(index, ranges)
 
-    def _of_values(self, index: Index, values: Iterable[Any]) -> _Answer:
+    def _of_values(self, index: Index, at: int, values: Iterable[Any]) -> _Answer:
         words = {index.word(index.code, value) for value in values} - {None}
-        if words and index.pairs is None:
-            self._make([index])
-        pairs = index.pairs
+        pairs = self._made(index)
         if index.kind == "hash":
-            number = sum(map(pairs.count, words)) if words else 0
-            return _Answer(number, index.name, lambda: _merged([pairs.ids(word) for word in words]))
-        number = sum(pairs.count_range(word, word) for word in words)
-        return _Answer(number, index.name, lambda: _merged([pairs.range(word, word) for word in words]))
+            number, ids = sum(map(pairs.count, words)), pairs.ids
+        else:
+            number, ids = sum(pairs.count_range(word, word) for word in words), lambda word: pairs.range(word, word)
+        return _Answer(number, index, [at], lambda: _merged([ids(word) for word in words]))
 
-    def _of_ranges(self, index: Index, ranges: Iterable[Predicate]) -> _Answer:
-        ends = [self.bounds(index, predicate) for predicate in ranges]
+    def _of_ranges(self, index: Index, ranges: Sequence[tuple[int, Predicate]]) -> _Answer:
+        ends = [self.bounds(index, predicate) for _, predicate in ranges]
         low = max((low for low, _ in ends if low is not None), default=None)
         high = min((high for _, high in ends if high is not None), default=None)
+        pairs = self._made(index)
+        number = pairs.count_range(low, high)
+        return _Answer(number, index, [at for at, _ in ranges], lambda: sorted(pairs.range(low, high)))
+
+    def _made(self, index: Index) -> Any:
+        """The pairs of an index, which is made if it is not yet."""
         if index.pairs is None:
             self._make([index])
-        pairs = index.pairs
-        return _Answer(pairs.count_range(low, high), index.name, lambda: sorted(pairs.range(low, high)))
+        return index.pairs
 
     @staticmethod
     def bounds(index: Index, predicate: Predicate) -> tuple[Optional[int], Optional[int]]:
@@ -558,13 +576,13 @@ def _number(answer: _Answer) -> int:
     return answer.number
 
 
-def _is_worth(answers: Sequence[_Answer], rows: int, most: int) -> bool:
+def _is_worth(answers: Sequence[_Answer], rows: int, most: int, conditions: int) -> bool:
     """Whether reading rows that indexes name is faster than a scan: few of one, or fewer yet that two of them name."""
-    first = answers[0].number
-    if first <= most or len(answers) == 1:
-        return first <= most
-    second = next((answer.number for answer in answers if answer.name != answers[0].name), rows)
-    return second <= rows // WIDE and first * second <= most * rows
+    first = answers[0]
+    if first.number <= (UNTESTED * most if first.of.exact and len(first.conditions) == conditions else most):
+        return True
+    second = min((answer.number for answer in answers if answer.of.name != first.of.name), default=rows)
+    return second <= INTERSECTED // 2 * most and first.number * second <= most * rows
 
 
 def _values_of(predicate: Predicate) -> Optional[Sequence[Any]]:

@@ -16,11 +16,12 @@ from ._ext._zones import judge
 from .conditions import Condition, Predicate, normalize
 from .errors import ValueTypeError, shorten
 from .ordering import Order, is_top, sorted_ids, sorted_of, top_ids
-from .scan import Among, Page, Selector, View, Where, _bound, count, pages, readable, rows_at, window
+from .scan import Page, Selector, View, Where, _bound, count, pages, readable, rows_at, window
 
 if TYPE_CHECKING:
     from .columnar import ColumnarTable
     from .core import SnapDB
+    from .indexes import Named
 
 __all__ = ["Query", "query"]
 
@@ -51,11 +52,11 @@ class _Plan(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """The rows as of now, the conditions as indexes have narrowed them down, and the columns whose indexes did."""
+    """The rows as of now, the conditions as indexes have narrowed them down, and how they did; None: they did not."""
 
     view: View
     where: Optional[Selector]
-    named_by: Sequence[str]
+    named: Optional[Named]
 
 
 class Query:
@@ -168,7 +169,7 @@ class Query:
         table, where = readable(self._db, "query()"), self._plan.where
         narrowed = getattr(self._db, "_narrowed", None)
         if where is None or narrowed is None:
-            return _Reading(table.view(), where, ())
+            return _Reading(table.view(), where, None)
         return _Reading(*narrowed(where))
 
     def _iterate(self, reading: _Reading) -> Iterator[Item]:
@@ -204,7 +205,7 @@ class Query:
     def _is_top(self, reading: _Reading) -> bool:
         """Whether the best rows are looked for rather than all sorted: of the few that an index names, all are."""
         plan = self._plan
-        return not plan.calls and not reading.named_by and is_top(plan.need, reading.view.rows)
+        return not plan.calls and reading.named is None and is_top(plan.need, reading.view.rows)
 
     def _accepted(self, reading: _Reading) -> Iterator[Item]:
         """The rows that meet the conditions and that every callable accepts, in id order, built as they are asked."""
@@ -238,10 +239,13 @@ class Query:
 
     def _explain_filters(self, reading: _Reading) -> list[str]:
         plan = self._plan
-        how = "each row that is named" if isinstance(reading.where, Among) else "mask"
-        lines = [f"filter: {_said(one)} - {how}" for one in plan.conditions]
-        if isinstance(reading.where, Among):
-            lines.insert(0, _named(reading.named_by, len(reading.where.ids)))
+        named = reading.named
+        hows = ["mask"] * len(plan.conditions)
+        if named is not None:
+            hows = ["index" if at in named.met else "each row that is named" for at in range(len(hows))]
+        lines = [f"filter: {_said(one)} - {how}" for one, how in zip(plan.conditions, hows)]
+        if named is not None:
+            lines.insert(0, _told(named))
         elif plan.terms:
             lines.append(_zone_maps(reading.view, plan.terms))
         lines += [f"where_fn: {_name(call)} - Python call for each row that is left" for call in plan.calls]
@@ -285,11 +289,12 @@ def _items(view: View, page: Page) -> Iterator[Item]:
         yield from zip(part.ids(), part.records(view, columns, view.schema.names))
 
 
-def _named(columns: Sequence[str], rows: int) -> str:
+def _told(named: Named) -> str:
     """Which indexes named how many rows."""
-    if len(columns) == 1:
-        return f"index: of column {columns[0]!r}, which names {rows} rows"
-    return f"indexes: of columns {', '.join(map(repr, columns))}, which together name {rows} rows"
+    names, rows = ", ".join(map(repr, named.columns)), len(named.ids)
+    if len(named.columns) == 1:
+        return f"index: of column {names}, which names {rows} rows"
+    return f"indexes: of columns {names}, which together name {rows} rows"
 
 
 def _zone_maps(view: View, terms: Sequence[tuple[int, Predicate]]) -> str:

@@ -222,6 +222,7 @@ class RowTable(Table):
     """
 
     storage_type = "row"
+    scanned = 1024
 
     def __init__(self, schema: Schema, page_size: int = 4096, *, backend: Optional[str] = None) -> None:
         super().__init__(schema, _ext.backend(backend or _ext.BACKEND))

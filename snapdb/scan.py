@@ -208,7 +208,9 @@ class WhereCallable:
 
 
 class Among:
-    """Conditions that an index has narrowed down: ``ids`` are rising and have every row that meets them all."""
+    """Conditions that an index has narrowed down: ``ids`` are rising and have every row that meets them all, and
+    ``plan`` is what these rows are still to be tested by.
+    """
 
     __slots__ = ("ids", "plan")
 
@@ -376,6 +378,8 @@ def segment_mask(view: View, where: Optional[Selector], k: int) -> list[tuple[in
 
 def count(view: View, where: Optional[Selector]) -> int:
     """Live rows that match."""
+    if type(where) is Among and not where.plan:
+        return len(where.ids)
     sweep, conditions = filter_of(view, where)
     total = k = 0
     stop = view.segments()

@@ -48,6 +48,7 @@ class Table:
     """
 
     storage_type: str
+    scanned: int  # rows that a scan tests in the time in which one is read by its id and tested
 
     def __init__(self, schema: Schema, kernels: Backend) -> None:
         self.schema = schema

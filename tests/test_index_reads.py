@@ -180,7 +180,7 @@ def test_queries_by_index(engine: str, backend_name: str) -> None:
         made[1].create_range_index(name)
     compare_queries(made)
     asked = query(made[1]).filter(k=3).order("w")
-    assert "index: of column 'k'" in asked.explain() and "each row that is named" in asked.explain()
+    assert "index: of column 'k'" in asked.explain() and "k eq 3 - index" in asked.explain()
     before = iter(asked)
     expected = query(made[0]).filter(k=3).order("w").execute()
     made[1].update(expected[0][0], {"k": 4})
@@ -193,7 +193,7 @@ def test_queries_by_index(engine: str, backend_name: str) -> None:
 
 def test_indexes_of_several_columns_are_intersected(engine: str, backend_name: str) -> None:
     schema = Schema([ColumnDef("a", "i32"), ColumnDef("b", "str"), ColumnDef("c", "f64", not_null=False)])
-    rows = [{"a": n % 70, "b": f"{n * 7 % 71:03}", "c": None if n % 5 == 0 else n / 4} for n in range(6000)]
+    rows = [{"a": n % 100, "b": f"{n * 7 % 101:03}", "c": None if n % 5 == 0 else n / 4} for n in range(6000)]
     made = SnapDB(":memory:", schema, storage_type=engine), SnapDB(":memory:", schema, storage_type=engine)
     for db in made:
         db.batch_insert(rows)
@@ -201,14 +201,14 @@ def test_indexes_of_several_columns_are_intersected(engine: str, backend_name: s
     made[1].create_range_index("b")
     made[1].create_range_index("c")
     asked: list[tuple[dict[str, Any], str]] = [
-        ({"a": 3, "b": "021"}, "indexes: of columns 'b', 'a', which together name 2 rows"),
-        ({"a": 3, "c": {"gte": 100, "lt": 120}}, "indexes: of columns 'c', 'a', which together name 1 rows"),
+        ({"a": 3, "b": "021"}, "indexes: of columns 'a', 'b', which together name 1 rows"),
+        ({"a": 3, "c": {"gte": 100, "lt": 119}}, "indexes: of columns 'a', 'c', which together name 1 rows"),
         ({"c": {"gt": 100.0, "lte": 101.5}}, "index: of column 'c', which names 5 rows"),
         ({"c": {"gte": 100}, "a": 5}, "filter: c gte 100 - mask"),
         ({"c": {"gt": 200, "lt": 100}}, "index: of column 'c', which names 0 rows"),
-        ({"a": 3, "b": {"gt": "0205", "lte": "021"}}, "indexes: of columns 'b', 'a'"),
+        ({"a": 3, "b": {"gt": "0205", "lte": "021"}}, "indexes: of columns 'a', 'b'"),
     ]
     for conditions, said in asked:
         assert said in query(made[1]).filter(**conditions).explain()
         assert query(made[1]).filter(**conditions).execute() == query(made[0]).filter(**conditions).execute()
-        assert made[1].find(a=3, b="021") == made[0].find(a=3, b="021") == [rows[i] for i in (3, 4973)]
+        assert made[1].find(a=3, b="021") == made[0].find(a=3, b="021") == [rows[3]]
