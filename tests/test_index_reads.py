@@ -212,3 +212,44 @@ def test_indexes_of_several_columns_are_intersected(engine: str, backend_name: s
         assert said in query(made[1]).filter(**conditions).explain()
         assert query(made[1]).filter(**conditions).execute() == query(made[0]).filter(**conditions).execute()
         assert made[1].find(a=3, b="021") == made[0].find(a=3, b="021") == [rows[3]]
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(["i8", "u8", "i16", "u32", "i64", "f64"]),
+    st.integers(-100, 100),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(["move", "null", "delete", "add", "look"]), st.integers(0, 99)), max_size=60),
+)
+def compare_lookups(engine: str, dtype: str, first: int, unique: bool, steps: list[tuple[str, int]]) -> None:
+    """Keys that run with the rows, and what comes between: each lookup gives what a scan gives."""
+    first = max(first, 0) if dtype[0] == "u" else min(first, 0)
+    schema = Schema([ColumnDef("n", "u8"), ColumnDef("k", dtype, unique, False, False)])
+    db = SnapDB(":memory:", schema, storage_type=engine)
+    kind = float if dtype == "f64" else int
+    db.batch_insert([{"n": n, "k": kind(n + first)} for n in range(100)])
+    db.create_index("k")
+    model = dict(db)
+    for step, given_at in [*steps, *[("look", n) for n in range(100)]]:
+        at = -first % 100 if step == "null" else given_at  # a null is stored as 0, which the row has had
+        if step == "look":
+            expected = next((row for row in model.values() if row["k"] == at + first), None)
+            assert db.lookup("k", kind(at + first)) == expected
+            continue
+        row = {"n": at, "k": kind((at * 7 % 100 if step == "move" else at) + first) if step != "null" else None}
+        taken = [idx for idx, other in model.items() if row["k"] is not None and other["k"] == row["k"]]
+        if unique and taken not in ([], [at]):
+            continue
+        if step == "add":
+            if not unique or not taken:
+                model[db.insert(row)] = row
+        elif at in model and step == "delete":
+            db.delete(at)
+            del model[at]
+        elif at in model:
+            db.update(at, row)
+            model[at] = row
+
+
+def test_lookups_of_keys_that_run_with_the_rows(engine: str, backend_name: str) -> None:
+    compare_lookups(engine)
