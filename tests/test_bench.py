@@ -74,7 +74,7 @@ def test_bench_command_writes_json_and_markdown(tmp_path, capsys, monkeypatch):
     assert ALWAYS <= set(found["labels"])
     assert set(found["workloads"]) == set(workloads.NAMES) - {"memory"}
     for name, workload in found["workloads"].items():
-        there = {one for one in found["labels"] if name not in peers.BY_NAME[one].lacks}
+        there = {one for one in found["labels"] if peers.BY_NAME[one].offers(name)}
         if name == "insert_columns" and not peers.NumPy.available():
             there = set()
         assert set(workload["contenders"]) == there
@@ -263,7 +263,7 @@ def test_asv_benchmarks_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(SUITE))
     ran = set()
-    for module in ("load", "read", "files", "snapshots"):
+    for module in ("load", "read", "work", "files", "snapshots"):
         loaded = importlib.import_module(f"benchmarks.{module}")
         for kind in vars(loaded).values():
             if not inspect.isclass(kind) or kind.__module__ != loaded.__name__ or kind.__name__.startswith("_"):

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from snapdb.benchmark import rows as data
 from snapdb.benchmark.peers import BY_NAME, OURS
+from snapdb.benchmark.runner import SINGLES, shuffled
 
 ROWS = [100_000, 1_000_000]
 #: "row" and "columnar"; parameters must not depend on what is installed
@@ -16,7 +17,7 @@ ENGINES = sorted(OURS, reverse=True)
 #: questions in one timed call
 REPEAT = {
     "scan_sum": 20, "filtered_sum": 5, "zone_sum": 200, "int_sum": 20, "packed_sum": 20, "bounds": 100,
-    "count_three": 5, "select_records": 2, "select_columns": 5, "group_sum": 5,
+    "count_three": 5, "select_records": 2, "select_columns": 5, "group_sum": 5, "query_top": 5,
 }  # fmt: skip
 
 
@@ -48,6 +49,18 @@ def store(engine, count):
     kind = BY_NAME[engine]
     kind.prepare()
     return kind(data.generate(count))
+
+
+def fresh(engine, count):
+    """A store of its own with up to 100,000 rows."""
+    kind = BY_NAME[engine]
+    kind.prepare()
+    return kind(data.generate(min(count, SINGLES)))
+
+
+def changed_order(count):
+    """The ids of those rows, not in order."""
+    return shuffled(min(count, SINGLES))
 
 
 class OfEngine:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Optional
 
 from ..core import SnapDB
+from ..query import query
 from ..schema import ColumnDef, Schema
-from .rows import ARRAYS, NAMES, SCHEMA, SENSOR, THREE
+from .rows import ARRAYS, NAMES, ROOMS, SCHEMA, SENSOR, THREE, span
 
 Row = dict[str, Any]
 
@@ -36,6 +37,8 @@ class Contender:
     most_reads: ClassVar[Optional[int]] = None
     #: workloads that it has no call for, or none that its users would write
     lacks: ClassVar[frozenset[str]] = frozenset()
+    #: workloads of tables that are worked with, which only the contenders have that are used so
+    has: ClassVar[frozenset[str]] = frozenset()
     #: whether Python's allocator (tracemalloc) sees all of its memory
     traced: ClassVar[bool] = False
 
@@ -49,6 +52,11 @@ class Contender:
     @classmethod
     def available(cls) -> bool:
         return all(importlib.util.find_spec(module) is not None for module in cls.requires)
+
+    @classmethod
+    def offers(cls, workload: str) -> bool:
+        """Whether it takes part."""
+        return workload in cls.has if workload in WORKED else workload not in cls.lacks
 
     @classmethod
     def from_columns(cls, columns: dict[str, Any]) -> Contender:
@@ -117,6 +125,10 @@ class Contender:
             return self.as_dict(answer)
         if workload == "select_records":
             return [one["id"] if isinstance(one, dict) else one[0] for one in answer]
+        if workload == "lookup":
+            return self.as_dict(answer)
+        if workload == "query_top":
+            return [_id_of(one) for one in answer]
         if workload == "select_columns":
             return [int(one) for one in answer["id"]]
         return dict(answer) if workload == "group_sum" else answer
@@ -129,12 +141,51 @@ class Contender:
         """Walk over all rows; how many there were."""
         raise NotImplementedError
 
+    def lookups(self, ids: Iterable[int]) -> Any:
+        """Read the rows with these values of ``id`` by its index; the last one."""
+        raise NotImplementedError
+
+    def ranges(self, column: str, keys: Iterable[int]) -> int:
+        """Read about 100 rows between two values of a column, in its order, for each key; how many rows there were."""
+        raise NotImplementedError
+
+    def top(self) -> Any:
+        """The ten rows with the greatest temp where sensor > 8, as the contender's natural row objects."""
+        raise NotImplementedError
+
+    def make_index(self) -> None:
+        """Make an index of ``ts``. ``before`` has dropped the last one."""
+        raise NotImplementedError
+
+    def hold_rooms(self, count: int) -> None:
+        """Keep the two tables of ``join``; not timed."""
+        raise NotImplementedError
+
+    def join(self) -> int:
+        """Pairs of rows that are equal in ``room``, as Python objects; how many."""
+        raise NotImplementedError
+
+    def update_each(self, ids: Iterable[int]) -> None:
+        """Change ``temp`` of these rows to 1.5, a call each."""
+        raise NotImplementedError
+
+    def delete_each(self, ids: Iterable[int]) -> None:
+        """Delete these rows, a call each."""
+        raise NotImplementedError
+
     def reported_bytes(self) -> Optional[int]:
         """What the store itself says it holds, None where it cannot."""
         return None
 
     def close(self) -> None:
         """Give everything back."""
+
+
+def _id_of(row: Any) -> Any:
+    """The id of a row of ``top``: a dict, a tuple, or a pair of row id and dict."""
+    if isinstance(row, dict):
+        return row["id"]
+    return row[1]["id"] if isinstance(row[1], dict) else row[0]
 
 
 def walk(rows: Iterable[Any]) -> int:
@@ -145,18 +196,27 @@ def walk(rows: Iterable[Any]) -> int:
     return count
 
 
+#: workloads of tables that are worked with: by indexes, in an order, with another table, row by row
+WORKED = (
+    "lookup", "range_index", "range_sorted", "range_zones", "query_top", "join", "create_index", "update_each",
+    "delete_each",
+)  # fmt: skip
+#: the column that a workload has an index of, in order; SnapDB's zone maps do without
+ORDERED = {"range_index": "temp", "range_sorted": "ts", "range_zones": "ts"}
 #: workloads that must read every row
 UNAIDED = ("scan_sum", "int_sum", "packed_sum")
 
 
 class _Snap(Contender):
     storage_type: ClassVar[str]
+    has = frozenset(WORKED)
     traced = True
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        schema = Schema([ColumnDef(name, dtype) for name, dtype in SCHEMA])
-        self.db = SnapDB(":memory:", schema, storage_type=self.storage_type)
+        self.db = self._empty(SCHEMA)
         self.side: Optional[SnapDB] = None
+        self.rooms: Optional[SnapDB] = None
+        self.ordered: list[str] = []
         self.db.batch_insert(rows)
 
     @classmethod
@@ -179,9 +239,23 @@ class _Snap(Contender):
             if db is not None:
                 engine: Any = db._engine
                 engine.zone_answers = workload not in UNAIDED
+        self._index(workload)
+
+    def _index(self, workload: str) -> None:
+        """Have the indexes that a workload asks for, made, and no other."""
+        db = self.db
+        for name in [*db.indexes]:
+            db.drop_index(name)
+        for name in self.ordered:
+            db.drop_range_index(name)
+        self.ordered = [ORDERED[workload]] if workload in ("range_index", "range_sorted") else []
+        for name in self.ordered:
+            db.create_range_index(name)
+        if workload == "lookup":
+            db.create_index("id")
 
     def hold(self, values: list[int]) -> None:
-        self.side = SnapDB(":memory:", Schema([ColumnDef("v", "i64")]), storage_type=self.storage_type)
+        self.side = self._empty([("v", "i64")])
         self.side.insert_columns({"v": values})
 
     def point_read(self, ids: Iterable[int]) -> Any:
@@ -225,13 +299,56 @@ class _Snap(Contender):
     def iterate(self) -> int:
         return walk(self.db)
 
+    def lookups(self, ids: Iterable[int]) -> Any:
+        lookup = self.db.lookup
+        row = None
+        for i in ids:
+            row = lookup("id", i)
+        return row
+
+    def ranges(self, column: str, keys: Iterable[int]) -> int:
+        count = 0
+        for low, high in span(column, keys, len(self.db)):
+            count += len(self.db.range_find(column, low, high))
+        return count
+
+    def top(self) -> Any:
+        return query(self.db).filter(sensor={"gt": 8}).order("temp", desc=True).slice(10).execute()
+
+    def make_index(self) -> None:
+        self.db.create_index("ts")
+
+    def hold_rooms(self, count: int) -> None:
+        hours, rooms = [("n", "i64"), ("room", "i64")], [("room", "i64"), ("name", "str")]
+        self.side = self._empty(hours)
+        self.side.insert_columns({"n": range(count), "room": [n % ROOMS for n in range(count)]})
+        self.rooms = self._empty(rooms)
+        self.rooms.insert_columns({"room": range(ROOMS), "name": [f"room {n}" for n in range(ROOMS)]})
+
+    def _empty(self, columns: Iterable[tuple[str, str]]) -> SnapDB:
+        schema = Schema([ColumnDef(name, dtype) for name, dtype in columns])
+        return SnapDB(":memory:", schema, storage_type=self.storage_type)
+
+    def join(self) -> int:
+        return len(self.side.join(self.rooms, "room", "room")) if self.side is not None else 0
+
+    def update_each(self, ids: Iterable[int]) -> None:
+        update = self.db.update
+        for i in ids:
+            update(i, {"temp": 1.5})
+
+    def delete_each(self, ids: Iterable[int]) -> None:
+        delete = self.db.delete
+        for i in ids:
+            delete(i)
+
     def reported_bytes(self) -> Optional[int]:
         return int(self.db.memory_usage())
 
     def close(self) -> None:
-        self.db.close()
-        if self.side is not None:
-            self.side.close()
+        for db in (self.db, self.side, self.rooms):
+            if db is not None:
+                db.close()
 
 
 class SnapColumnar(_Snap):
@@ -256,6 +373,7 @@ class Sqlite(Contender):
     name = "sqlite"
     label = "sqlite3"
     requires = ("_sqlite3",)  # some builds of Python lack it
+    has = frozenset(WORKED)
     lacks = frozenset(("insert_columns", "select_columns"))
     module: ClassVar[Any] = None
 
@@ -324,6 +442,52 @@ class Sqlite(Contender):
 
     def iterate(self) -> int:
         return walk(self.connection.execute("SELECT * FROM t"))
+
+    def before(self, workload: str) -> None:
+        self.connection.execute("DROP INDEX IF EXISTS i")
+        if workload in ORDERED:
+            self.connection.execute(f"CREATE INDEX i ON t({ORDERED[workload]})")
+
+    def lookups(self, ids: Iterable[int]) -> Any:
+        return self.point_read(ids)
+
+    def ranges(self, column: str, keys: Iterable[int]) -> int:
+        count = 0
+        query = f"SELECT * FROM t WHERE {column} BETWEEN ? AND ? ORDER BY {column}"
+        for ends in span(column, keys, int(self._one("SELECT COUNT(*) FROM t"))):
+            count += len(self.connection.execute(query, ends).fetchall())
+        return count
+
+    def top(self) -> Any:
+        query = "SELECT * FROM t WHERE sensor > 8 ORDER BY temp DESC, id LIMIT 10"
+        return self.connection.execute(query).fetchall()
+
+    def make_index(self) -> None:
+        self.connection.execute("CREATE INDEX i ON t(ts)")
+
+    def hold_rooms(self, count: int) -> None:
+        self.connection.execute("CREATE TABLE hours(n INTEGER, room INTEGER)")
+        self.connection.executemany("INSERT INTO hours VALUES(?, ?)", ((n, n % ROOMS) for n in range(count)))
+        self.connection.execute("CREATE TABLE rooms(room INTEGER PRIMARY KEY, name TEXT)")
+        self.connection.executemany("INSERT INTO rooms VALUES(?, ?)", ((n, f"room {n}") for n in range(ROOMS)))
+        self.connection.commit()
+
+    def join(self) -> int:
+        return len(self.connection.execute("SELECT * FROM hours JOIN rooms USING (room)").fetchall())
+
+    def update_each(self, ids: Iterable[int]) -> None:
+        execute = self.connection.execute
+        execute("BEGIN")
+        for i in ids:
+            execute("UPDATE t SET temp=? WHERE id=?", (1.5, i))
+        self.connection.commit()
+
+    def delete_each(self, ids: Iterable[int]) -> None:
+        execute = self.connection.execute
+        execute("BEGIN")
+        for i in ids:
+            execute("DELETE FROM t WHERE id=?", (i,))
+        self.connection.commit()
 
     def close(self) -> None:
         self.connection.close()
@@ -409,6 +573,7 @@ class Pandas(Contender):
     name = "pandas"
     label = "pandas"
     requires = ("pandas",)
+    has = frozenset(("query_top", "join"))
     lacks = frozenset(("single_insert",))
     most_reads = 2_000
     module: ClassVar[Any] = None
@@ -476,6 +641,18 @@ class Pandas(Contender):
 
     def iterate(self) -> int:
         return walk(self.frame.itertuples())
+
+    def top(self) -> Any:
+        frame = self.frame
+        return frame[frame["sensor"] > 8].nlargest(10, "temp").to_dict("records")
+
+    def hold_rooms(self, count: int) -> None:
+        frame = self.module.DataFrame
+        self.side = frame({"n": range(count), "room": [n % ROOMS for n in range(count)]})
+        self.rooms = frame({"room": range(ROOMS), "name": [f"room {n}" for n in range(ROOMS)]})
+
+    def join(self) -> int:
+        return len(self.side.merge(self.rooms, on="room").to_dict("records"))
 
     def reported_bytes(self) -> Optional[int]:
         return int(self.frame.memory_usage(deep=True).sum())
@@ -571,6 +748,7 @@ class Polars(Contender):
     name = "polars"
     label = "polars"
     requires = ("polars",)
+    has = frozenset(("query_top", "join"))
     lacks = frozenset(("single_insert",))
     module: ClassVar[Any] = None
 
@@ -638,6 +816,17 @@ class Polars(Contender):
     def iterate(self) -> int:
         return walk(self.frame.iter_rows(named=True))
 
+    def top(self) -> Any:
+        return self.frame.filter(self.module.col("sensor") > 8).top_k(10, by="temp").to_dicts()
+
+    def hold_rooms(self, count: int) -> None:
+        frame = self.module.DataFrame
+        self.side = frame({"n": range(count), "room": [n % ROOMS for n in range(count)]})
+        self.rooms = frame({"room": range(ROOMS), "name": [f"room {n}" for n in range(ROOMS)]})
+
+    def join(self) -> int:
+        return len(self.side.join(self.rooms, on="room").to_dicts())
+
     def reported_bytes(self) -> Optional[int]:
         return int(self.frame.estimated_size())
 
@@ -664,6 +853,7 @@ class DuckDB(Contender):
     name = "duckdb"
     label = "DuckDB"
     requires = ("duckdb", "pyarrow")
+    has = frozenset(("query_top", "join"))
     lacks = frozenset(("insert_columns", "single_insert"))
     most_reads = 500
     module: ClassVar[Any] = None
@@ -729,6 +919,18 @@ class DuckDB(Contender):
     def select_columns(self) -> Any:
         query = "SELECT id FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"
         return self.connection.execute(query).fetchnumpy()
+
+    def top(self) -> Any:
+        return self.connection.execute("SELECT * FROM t WHERE sensor > 8 ORDER BY temp DESC, id LIMIT 10").fetchall()
+
+    def hold_rooms(self, count: int) -> None:
+        other = self.connection.cursor()
+        other.execute(f"CREATE TABLE hours AS SELECT range AS n, range % {ROOMS} AS room FROM range({count})")
+        other.execute(f"CREATE TABLE rooms AS SELECT range AS room, 'room ' || range AS name FROM range({ROOMS})")
+        other.close()
+
+    def join(self) -> int:
+        return len(self.connection.execute("SELECT * FROM hours JOIN rooms USING (room)").fetchall())
 
     def _batches(self) -> Iterator[Any]:
         cursor = self.connection.execute("SELECT * FROM t")

@@ -6,7 +6,7 @@ This file imports nothing of SnapDB: ``asv_benchmarks/baseline_worker.py`` loads
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 SCHEMA = (("id", "i32"), ("ts", "i64"), ("sensor", "u8"), ("status", "bytes:8"), ("temp", "f64"))
@@ -18,6 +18,10 @@ ARRAYS = {"id": "i4", "ts": "i8", "sensor": "u1", "status": "S8", "temp": "f8"}
 #: the three-condition filter, and the filter of the filtered SUM
 THREE = (("sensor", "gt", 8), ("status", "eq", "active"), ("temp", "lt", 35.0))
 SENSOR = (("sensor", "gt", 8),)
+#: rows of the small table of the join; each has a number of partners
+ROOMS = 1000
+#: rows between the two ends of a range, about
+BETWEEN = 100
 
 
 def generate(count: int) -> Iterator[dict[str, Any]]:
@@ -43,3 +47,13 @@ def packed(count: int) -> list[int]:
     """``count`` random integers of 21 bits, which are no column of the rows: their sum cannot be told from the ends."""
     draw = random.Random(43).getrandbits
     return [draw(21) for _ in range(count)]
+
+
+def span(column: str, keys: Iterable[int], count: int) -> Iterator[tuple[float, float]]:
+    """For each key two values of ``ts``, or of ``temp``, that have ``BETWEEN`` of so many rows between them."""
+    for key in keys:
+        first = key % max(1, count - BETWEEN)
+        if column == "ts":
+            yield 1_700_000_000 + first, 1_700_000_000 + first + BETWEEN - 1
+        else:
+            yield 20 + 30 * first / count, 20 + 30 * (first + BETWEEN) / count

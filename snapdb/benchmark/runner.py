@@ -20,7 +20,11 @@ from .timing import engine_ratios, figure, rotated, seconds, spread
 from .workloads import (
     ALLOCATED,
     BULK_INSERT,
+    CHANGING,
+    CREATE_INDEX,
     INSERT_COLUMNS,
+    JOIN,
+    JOINED,
     MEMORY,
     NAMES,
     PACKED_SUM,
@@ -28,6 +32,7 @@ from .workloads import (
     REPORTED,
     SINGLE_INSERT,
     UNITS,
+    UPDATE_EACH,
     Workload,
     WrongAnswer,
     check,
@@ -132,6 +137,9 @@ def _timings(what: Plan, say: Note) -> dict[str, dict[str, Any]]:
     for name, takes in ((INSERT_COLUMNS, _columns_of), (SINGLE_INSERT, _singles_of)):
         if name in what.workloads:
             timed[name] = _other_inserts(name, takes(rows), what, say)
+    for name in CHANGING:
+        if name in what.workloads:
+            timed[name] = _changes(name, rows[:SINGLES], what, say)
     # the stores are loaded: what they did not keep is given back before anything is read
     del rows
     try:
@@ -142,6 +150,10 @@ def _timings(what: Plan, say: Note) -> dict[str, dict[str, Any]]:
                     values = data.packed(what.rows)
                     for store in stores:
                         store.hold(values)
+                if workload.name == JOIN:
+                    for store in stores:
+                        if store.offers(JOIN):
+                            store.hold_rooms(min(what.rows, JOINED))
                 timed[workload.name] = _reading(workload, stores, keys, answers[workload.name], what)
     finally:
         for store in stores:
@@ -195,7 +207,7 @@ def _singles_of(rows: list[dict[str, Any]]) -> Optional[_Load]:
 
 def _other_inserts(name: str, load: Optional[_Load], what: Plan, say: Note) -> dict[str, Any]:
     """Load fresh stores in another way, after an untimed one whose rows are counted."""
-    order = [contender for contender in what.contenders if name not in contender.lacks and load is not None]
+    order = [contender for contender in what.contenders if contender.offers(name) and load is not None]
     times: dict[str, list[float]] = {contender.name: [] for contender in order}
     if load is None:
         return {}
@@ -211,18 +223,48 @@ def _other_inserts(name: str, load: Optional[_Load], what: Plan, say: Note) -> d
     return {one: figure(taken, load.rows, 1) for one, taken in times.items()}
 
 
+def shuffled(count: int) -> list[int]:
+    """The ids of so many rows in an order that is not theirs, always the same."""
+    return sorted(range(count), key=lambda idx: idx * 2654435769 % 2**32)
+
+
+def _changes(name: str, rows: list[dict[str, Any]], what: Plan, say: Note) -> dict[str, Any]:
+    """Change every row of a fresh store by a call of its own, in an order that is not theirs."""
+    order = [contender for contender in what.contenders if contender.offers(name)]
+    times: dict[str, list[float]] = {contender.name: [] for contender in order}
+    ids = shuffled(len(rows))
+    for number in range(what.rounds):
+        say(f"{name}, round {number + 1}")
+        for contender in rotated(order, number):
+            store = contender(rows)
+            taken, _ = seconds(partial(CHANGING[name], store, ids))
+            times[contender.name].append(taken)
+            if number == 0:
+                _check_changes(name, store, len(rows))
+            store.close()
+    return {one: figure(taken, len(rows), 1) for one, taken in times.items()}
+
+
+def _check_changes(name: str, store: Contender, rows: int) -> None:
+    left, total = store.iterate(), store.scan_sum()
+    if (left, total or 0.0) != ((rows, rows * 1.5) if name == UPDATE_EACH else (0, 0.0)):
+        raise WrongAnswer(f"{store.label}: {name}: {left} rows with a sum of {total} are left")
+
+
 def _reading(workload: Workload, stores: list[Contender], keys: list[int], right: Any, what: Plan) -> dict[str, Any]:
     """Time one workload; a first call of each contender warms it up, is checked and says how often to repeat."""
     calls: dict[str, int] = {}
-    stores = [store for store in stores if workload.name not in store.lacks]
+    stores = [store for store in stores if store.offers(workload.name)]
     times: dict[str, list[float]] = {store.name: [] for store in stores}
-    chosen = {store.name: keys_for(type(store), keys) for store in stores}
+    chosen = {store.name: keys_for(workload.name, type(store), keys) for store in stores}
+    most = 1 if workload.name == CREATE_INDEX else MOST_CALLS
     for store in stores:
         store.before(workload.name)
         _, answer = seconds(partial(workload.run, store, chosen[store.name]))
         check(store, workload.name, answer, right)
+        store.before(workload.name)
         taken, _ = seconds(partial(workload.run, store, chosen[store.name]))
-        calls[store.name] = min(MOST_CALLS, max(1, int(LEAST_SECONDS / max(taken, 1e-9))))
+        calls[store.name] = min(most, max(1, int(LEAST_SECONDS / max(taken, 1e-9))))
     for number in range(what.rounds):
         for store in rotated(stores, number):
             store.before(workload.name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+from bisect import bisect_left, bisect_right
 from typing import Any, Callable, NamedTuple
 
 from . import rows as data
-from .peers import Contender
+from .peers import ORDERED, Contender
 
 
 class Workload(NamedTuple):
@@ -24,6 +26,15 @@ SINGLE_INSERT = "single_insert"
 POINT_READ = "point_read"
 #: asks a column of its own, which ``hold`` gives a store
 PACKED_SUM = "packed_sum"
+#: asks tables of its own, which ``hold_rooms`` gives a store
+JOIN = "join"
+#: timed on a fresh store of few rows each time
+UPDATE_EACH = "update_each"
+DELETE_EACH = "delete_each"
+#: done once in a timing, as it cannot be done twice
+CREATE_INDEX = "create_index"
+#: keys that a range is read for, at most, and rows of the join's large table
+RANGES, JOINED = 500, 1_000_000
 MEMORY = "memory"
 #: parts of MEMORY, rows of their own in the tables: what Python's allocator counts, and what a store says of itself
 ALLOCATED = "memory_allocated"
@@ -42,18 +53,31 @@ READING: tuple[Workload, ...] = (
     Workload("select_columns", "its ids as a column", "rows/s", lambda store, keys: store.select_columns()),
     Workload("group_sum", "SUM by status", "rows/s", lambda store, keys: store.group_sum()),
     Workload("iterate", "iterate all rows", "rows/s", lambda store, keys: store.iterate()),
+    Workload("lookup", "point read by an indexed column", "ops/s", lambda store, keys: store.lookups(keys)),
+    Workload("range_index", "100 rows by an index of temp", "ops/s", lambda store, keys: store.ranges("temp", keys)),
+    Workload("range_sorted", "100 rows by an index of ts", "ops/s", lambda store, keys: store.ranges("ts", keys)),
+    Workload("range_zones", "the same without one (zone maps)", "ops/s", lambda store, keys: store.ranges("ts", keys)),
+    Workload("query_top", "ten best where sensor > 8", "rows/s", lambda store, keys: store.top()),
+    Workload(JOIN, "join with 1,000 rows", "rows/s", lambda store, keys: store.join()),
+    Workload(CREATE_INDEX, "create an index of ts", "rows/s", lambda store, keys: store.make_index()),
 )
+CHANGING = {
+    UPDATE_EACH: lambda store, keys: store.update_each(keys),
+    DELETE_EACH: lambda store, keys: store.delete_each(keys),
+}
 TITLES = {
     BULK_INSERT: "bulk insert",
     INSERT_COLUMNS: "bulk insert of NumPy arrays",
     SINGLE_INSERT: "insert row by row",
     **{workload.name: workload.title for workload in READING},
+    UPDATE_EACH: "update row by row",
+    DELETE_EACH: "delete row by row",
     MEMORY: "memory footprint",
 }
 NAMES = tuple(TITLES)
 TITLES.update({ALLOCATED: "memory, as Python's allocator counts", REPORTED: "memory, as the store says"})
 UNITS = {
-    **dict.fromkeys((BULK_INSERT, INSERT_COLUMNS, SINGLE_INSERT), "rows/s"),
+    **dict.fromkeys((BULK_INSERT, INSERT_COLUMNS, SINGLE_INSERT, UPDATE_EACH, DELETE_EACH), "rows/s"),
     **{workload.name: workload.unit for workload in READING},
     **dict.fromkeys((MEMORY, ALLOCATED, REPORTED), "MB"),
 }
@@ -72,6 +96,12 @@ def expected(rows: list[dict[str, Any]], keys: list[int]) -> dict[str, Any]:
     groups: dict[str, float] = {}
     for row in rows:
         groups[row["status"]] = groups.get(row["status"], 0.0) + row["temp"]
+
+    def ranged(column: str) -> int:
+        values = sorted(row[column] for row in rows)
+        asked = data.span(column, keys[-RANGES:], len(rows))
+        return sum(bisect_right(values, high) - bisect_left(values, low) for low, high in asked)
+
     return {
         POINT_READ: rows[keys[-1]],
         "scan_sum": total,
@@ -85,6 +115,13 @@ def expected(rows: list[dict[str, Any]], keys: list[int]) -> dict[str, Any]:
         "select_columns": three,
         "group_sum": groups,
         "iterate": len(rows),
+        "lookup": rows[keys[-1]],
+        "range_index": ranged("temp"),
+        "range_sorted": ranged("ts"),
+        "range_zones": ranged("ts"),
+        "query_top": [row["id"] for row in heapq.nlargest(10, over, key=lambda row: (row["temp"], -row["id"]))],
+        JOIN: min(len(rows), JOINED),
+        CREATE_INDEX: None,
     }
 
 
@@ -105,15 +142,18 @@ def check(store: Contender, workload: str, answer: Any, right: Any) -> None:
         raise WrongAnswer(f"{store.label}: {TITLES[workload]}: {told}")
 
 
-def keys_for(store: type[Contender], keys: list[int]) -> list[int]:
+def keys_for(workload: str, store: type[Contender], keys: list[int]) -> list[int]:
     """The keys that this contender reads in one round."""
+    if workload in ORDERED:
+        return keys[-RANGES:]
     if store.most_reads is None or len(keys) <= store.most_reads:
         return keys
     return keys[-store.most_reads :]
 
 
 __all__ = [
-    "ALLOCATED", "BULK_INSERT", "INSERT_COLUMNS", "MEMORY", "NAMES", "PACKED_SUM", "POINT_READ", "READING", "REPORTED",
-    "SINGLE_INSERT", "TITLES", "UNITS", "Workload", "WrongAnswer",
+    "ALLOCATED", "BULK_INSERT", "CHANGING", "CREATE_INDEX", "INSERT_COLUMNS", "JOIN", "JOINED", "MEMORY", "NAMES",
+    "PACKED_SUM", "POINT_READ", "RANGES", "READING", "REPORTED", "SINGLE_INSERT", "TITLES", "UNITS", "UPDATE_EACH",
+    "Workload", "WrongAnswer",
 ]  # fmt: skip
 __all__ += ["check", "data", "expected", "keys_for"]
