@@ -642,8 +642,9 @@ class SnapDB(Indexed, Maintenance):
         partner is paired with None.
 
         Null and NaN equal nothing, -0.0 equals 0.0; numbers compare exactly, whatever their types, text and binary by
-        their bytes. Both tables are read as of now; every dict is new. ConditionError (a ValueError) for columns that
-        do not compare with each other, UnknownColumnError, ValidationError for another ``how``.
+        their bytes. Both tables are read as of now. Dicts are new, one for each row: a row that is in several
+        pairs is the same dict in each. ConditionError (a ValueError) for columns that do not compare with each other,
+        UnknownColumnError, ValidationError for another ``how``.
         """
         return join(self._open_engine(), other, left_column, right_column, how)
 

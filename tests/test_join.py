@@ -154,17 +154,42 @@ def test_the_same_table_twice(make_db: MakeDb, few: None) -> None:
 
 @pytest.mark.parametrize("how", ["inner", "left"])
 @pytest.mark.parametrize("unique", [True, False])
-def test_every_dict_is_its_own(make_db: MakeDb, few: None, how: str, unique: bool) -> None:
+def test_every_row_is_one_new_dict(make_db: MakeDb, few: None, how: str, unique: bool) -> None:
     left, right = make_db(table("i64")), make_db(table("i64"))
-    left.insert_columns({"key": [1, 2, 1, 3, 5], "n": [0] * 5})
-    right.insert_columns({"key": [1, 2, 4] if unique else [1, 1, 2, 4], "n": [0] * (3 if unique else 4)})
+    left.insert_columns({"key": [1, 2, 1, 3, 5], "n": list(range(5))})
+    right.insert_columns({"key": [1, 2, 4] if unique else [1, 1, 2, 4], "n": list(range(3 if unique else 4))})
     for one, other in ((left, right), (right, left), (left, left), (right, right)):
         pairs = one.join(other, "key", "key", how)
-        dicts = [row for pair in pairs for row in pair if row is not None]
-        assert len(set(map(id, dicts))) == len(dicts)
-        for row in dicts:
+        mine, theirs = {id(row): row for row, _ in pairs}, {id(row): row for _, row in pairs if row is not None}
+        for dicts in (mine, theirs):  # ``n`` is another one in each row
+            assert len({row["n"] for row in dicts.values()}) == len(dicts)
+        assert not set(mine) & set(theirs)
+        for row in [*mine.values(), *theirs.values()]:
             row.clear()
         assert one.join(other, "key", "key", how) == joined(contents(one), contents(other), "key", "key", how)
+
+
+def test_what_the_caller_has_frozen_stays_frozen(make_db: MakeDb) -> None:
+    db = make_db(table("i64"))
+    db.insert_columns({"key": [1, 2, 2], "n": [0, 1, 2]})
+    enabled = gc.isenabled()
+    gc.enable()
+    try:
+        assert len(db.join(db, "key", "key")) == 5
+        assert gc.isenabled()
+        if hasattr(gc, "get_freeze_count"):
+            assert gc.get_freeze_count() == 0
+            gc.freeze()
+            frozen = gc.get_freeze_count()
+            db.join(db, "key", "key")
+            assert 0 < gc.get_freeze_count() <= frozen
+        gc.disable()
+        db.join(db, "key", "key")
+        assert not gc.isenabled()
+    finally:
+        if hasattr(gc, "unfreeze"):
+            gc.unfreeze()
+        (gc.enable if enabled else gc.disable)()
 
 
 def test_many_segments(make_db: MakeDb, few: None) -> None:
