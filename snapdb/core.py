@@ -122,6 +122,7 @@ class SnapDB(Indexed, Maintenance):
         self._copies = CopyKeys()
         self._auto = None
         self._auto_threshold = 0
+        self._gate: Any = None  # in front of the kernel's insert(), where rows go straight to it
 
     def _take(self, opened: Opened) -> None:
         """Be the handle of this table."""
@@ -147,13 +148,15 @@ class SnapDB(Indexed, Maintenance):
                 self._snapshots = NoSnapshots(_A_SNAPSHOT)
             self._indexes.stale(table)
             self._watch(table, file)
-        self._engine = table
+        self._engine, self._gate = table, None
         self._choose_way()
 
     def _choose_way(self) -> None:
         file = self._file
         # rows of a table with indexes, or of an encrypted file, are not for the kernel to log
-        self._by_journal = bool(self._indexes) or (file is not None and file.store.cipher is not None)
+        self._by_journal: Any = bool(self._indexes) or (file is not None and file.store.cipher is not None)
+        if self._gate is not None:
+            self._gate.open = not self._by_journal
 
     def _rebind(self) -> None:
         self._choose_way()
@@ -192,7 +195,9 @@ class SnapDB(Indexed, Maintenance):
         if self._file is not None and any(column.type.is_variable for column in self.schema):
             direct = False  # a row may be too long for the log, which insert() says better than the kernel
         if kind.insert is SnapDB.insert and direct:
-            self.insert = self._engine.insert  # type: ignore[method-assign]
+            if self._gate is None:
+                self._gate = _gate(weakref.ref(self), self._engine)
+            self.insert = self._gate.insert  # type: ignore[method-assign]
 
     # -- lifecycle ---------------------------------------------------------
 
@@ -418,6 +423,8 @@ class SnapDB(Indexed, Maintenance):
                     raise
                 hint = "insert rows with such values by batch_insert()"
                 raise ValidationError(f"the row is too long for the log: {error}", hint=hint) from error
+            if self._by_journal:
+                self._untold(engine)
             return idx
         values = engine.codec.encode(row)
         with engine.writing():
@@ -432,6 +439,11 @@ class SnapDB(Indexed, Maintenance):
                     self._indexes.leave(new, keys)
                 raise
         return new
+
+    def _untold(self, engine: Any) -> None:
+        """A row was written as nobody needed to be told, and by now there is an index: it is made again."""
+        with engine.lock:
+            self._indexes.forget()
 
     def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append every row of an iterable of dicts, all or none; returns how many. Errors are those of
@@ -475,7 +487,10 @@ class SnapDB(Indexed, Maintenance):
         """
         try:
             if self._file is None and not self._by_journal:  # in memory
-                self._engine.update(idx, row)
+                engine = self._engine
+                engine.update(idx, row)
+                if self._by_journal:
+                    self._untold(engine)
                 return
             engine = self._writable()
             with engine.writing():
@@ -496,6 +511,8 @@ class SnapDB(Indexed, Maintenance):
         try:
             if not self._indexes and self._file is None:
                 engine.delete(idx)
+                if self._indexes:
+                    self._untold(engine)
                 return
             with engine.writing():
                 self._open_engine()
@@ -714,6 +731,26 @@ def _looking_up(handle: weakref.ref[SnapDB]) -> Callable[[str, Any], Optional[Ro
         return Indexed.lookup(db, column_name, value)
 
     return lookup
+
+
+def _gate(handle: weakref.ref[SnapDB], engine: Any) -> Any:
+    """In front of the kernel's ``insert``, as whoever keeps ``db.insert`` for a loop may make an index meanwhile.
+    Without a reference to the handle: one that is dropped must go.
+    """
+
+    def insert(row: Mapping[str, Any]) -> int:
+        db = handle()
+        if db is None or db._engine is not engine:
+            idx: int = engine.insert(row)  # of a table that is gone, which says so
+            return idx
+        return SnapDB.insert(db, row)
+
+    def late() -> None:
+        db = handle()
+        if db is not None and db._engine is engine:
+            db._untold(engine)
+
+    return engine.kernels.index.Gate(engine.insert, insert, late)
 
 
 def _closed_log(engine: Any, absent: Absent) -> Any:

@@ -1,6 +1,6 @@
 """Indexes: words of keys, a hash table and an ordered tree from words to row ids. See ``_index_py`` for the readable twin."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Optional, Union
 
 Physical = Union[int, float, bytes, None]
@@ -127,3 +127,15 @@ class OrderTree:
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """(word, id) pairs in order. A change in between shows where the iteration has not been yet."""
+
+class Gate:
+    """An ``insert(row)`` that outlasts the making of an index. While ``open`` is true it is ``fast(row)``, which tells no index; else ``slow(row)``, which does.
+
+    ``late()`` is called where it was shut while ``fast`` was at work.
+    """
+
+    open: bool
+
+    def __init__(self, fast: Callable[[Mapping[str, Any]], int], slow: Callable[[Mapping[str, Any]], int], late: Callable[[], None]) -> None: ...
+    def insert(self, row: Mapping[str, Any]) -> int:
+        """Append a row; returns its id."""

@@ -21,7 +21,7 @@ from ._seed import SEEDS as _SEEDS
 
 from ._values cimport Cell, ColumnBuffer, Memory, allocate, snap_prefetch
 
-__all__ = ["HashTable", "OrderTree", "exact", "key_word", "key_words", "order_word", "order_words"]
+__all__ = ["Gate", "HashTable", "OrderTree", "exact", "key_word", "key_words", "order_word", "order_words"]
 
 LARGEST_ID = 2**48 - 1  # six bytes: more than rows that fit anywhere
 
@@ -77,3 +77,28 @@ include "_index_words.pxi"
 include "_index_pairs.pxi"
 include "_index_tree.pxi"
 include "_index_table.pxi"
+
+
+@cython.final
+cdef class Gate:
+    """An ``insert(row)`` that outlasts the making of an index. While ``open`` is true it is ``fast(row)``, which tells
+    no index; else ``slow(row)``, which does. ``late()`` is called where it was shut while ``fast`` was at work.
+    """
+    cdef object fast
+    cdef object slow
+    cdef object late
+    cdef public bint open
+
+    def __init__(self, fast, slow, late):
+        self.fast, self.slow, self.late = fast, slow, late
+        self.open = True
+
+    def insert(self, row):
+        """Append a row; returns its id."""
+        cdef object idx
+        if not self.open:
+            return self.slow(row)
+        idx = self.fast(row)
+        if not self.open:
+            self.late()
+        return idx

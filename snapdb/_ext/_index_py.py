@@ -11,7 +11,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import compress
 from operator import index as as_index
 from struct import Struct
@@ -22,7 +22,7 @@ from ._common import BOOL, FLOATS, INTS, LIMITS, U8, U16, U32, U64, VARLEN
 from ._seed import SEEDS
 from ._values_py import ColumnBuffer
 
-__all__ = ["HashTable", "OrderTree", "exact", "key_word", "key_words", "order_word", "order_words"]
+__all__ = ["Gate", "HashTable", "OrderTree", "exact", "key_word", "key_words", "order_word", "order_words"]
 
 Physical = Union[int, float, bytes, None]
 Pair = tuple[int, int]
@@ -609,3 +609,30 @@ class HashTable:
 
     def __len__(self) -> int:
         return len(self._slots) - self._several + len(self._rest)
+
+
+# -- the gate ----------------------------------------------------------------
+
+
+class Gate:
+    """An ``insert(row)`` that outlasts the making of an index. While ``open`` is true it is ``fast(row)``, which tells
+    no index; else ``slow(row)``, which does. ``late()`` is called where it was shut while ``fast`` was at work.
+    """
+
+    __slots__ = ("_fast", "_late", "_slow", "open")
+
+    def __init__(
+        self, fast: Callable[[Mapping[str, Any]], int], slow: Callable[[Mapping[str, Any]], int],
+        late: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._fast, self._slow, self._late = fast, slow, late
+        self.open: Any = True  # a bool that others change
+
+    def insert(self, row: Mapping[str, Any]) -> int:
+        """Append a row; returns its id."""
+        if not self.open:
+            return self._slow(row)
+        idx = self._fast(row)
+        if not self.open:
+            self._late()
+        return idx
