@@ -558,17 +558,7 @@ class _Batch(NamedTuple):
 def _pairs(index: Index, batches: Sequence[_Batch]) -> Any:
     """A table or tree of everything that was read."""
     made = index.new()
-    if index.kind == "hash":
-        made.reserve(sum(len(batch.words) for batch in batches))
-        for batch in batches:
-            made.add_many(*batch.told())
-        return made
-    words, ids = array("Q"), array("Q")
-    for batch in batches:
-        words.frombytes(memoryview(batch.words).cast("B"))
-        base = batch.base
-        ids.extend(range(base, base + len(batch.words)) if batch.rows is None else [base + row for row in batch.rows])
-    made.build(words, ids)
+    made.fill([batch.told() for batch in batches])
     return made
 
 

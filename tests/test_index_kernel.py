@@ -587,6 +587,37 @@ def test_an_iteration_goes_on_where_it_was(kernels: Any) -> None:
     assert list(pairs) == []
 
 
+@pytest.mark.parametrize("kind", ["HashTable", "OrderTree"])
+@pytest.mark.parametrize("rows", [0, 5, 70_000])
+def test_fill_replaces_what_there_is(kernels: Any, kind: str, rows: int) -> None:
+    if rows > 5 and kernels.name != "c":
+        rows = 2000
+    draw = random.Random(rows)
+    words = [draw.choice((draw.getrandbits(64), draw.randrange(50))) for _ in range(rows)]
+    batches = [
+        (u64(words), 0, 0),
+        (u64(words[:99]), array("I", [2 * n for n in range(len(words[:99]))]), 2**40),
+        (u64([]), 0, 0),
+        (u64(words[-9:]), 3, 10**6),
+    ]
+    filled, told = getattr(kernels.index, kind)(), getattr(kernels.index, kind)()
+    filled.add_many(u64([1, 2, 3]), 9)
+    filled.fill(batches)
+    for batch in batches:
+        told.add_many(*batch)
+    assert len(filled) == len(told)
+    if kind == "OrderTree":
+        assert list(filled) == list(told)
+    else:
+        for word in {*words, 77}:
+            assert filled.ids(word).tolist() == told.ids(word).tolist()
+            assert filled.first(word) == told.first(word)
+    for wrong in ([(u64([1]), 0, 0), (u64([1, 2]), u64([1]), 0)], [(u64([5]), 2**48, 0)], [(array("i", [1]), 0, 0)]):
+        with pytest.raises(ValueError):
+            filled.fill(wrong)
+        assert len(filled) == len(told)
+
+
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 @needs_c
@@ -700,6 +731,7 @@ for kind in (index.HashTable, index.OrderTree):
             cases.append((start, lambda made, batch=batch: made.add_many(batch, 1000)))
             cases.append((start, lambda made, batch=batch: made.add_many(batch, 2**40)))
             cases.append((start, lambda made, batch=batch: made.add_many(u64(batch[:20]), 1200)))
+        cases.append((start, lambda made: made.fill([(few, 1000, 0), (mixed, 0, 2**40)])))
         cases.append((start, lambda made: made.renumber(mapping)))
         cases.append((start, lambda made: made.add(9, 2**40)))
         cases.append((start, lambda made, source=source: made.add(source[0], 1500)))

@@ -43,6 +43,8 @@ class HashTable:
         """All ids of a word, rising ('Q')."""
     def count(self, word: int) -> int:
         """How many ids a word has."""
+    def fill(self, batches: list[tuple[Any, Any, int]]) -> None:
+        """Replace what there is by batches of (words, ids, base), as ``add_many`` takes them."""
     def add_many(self, words: Any, ids: Any, base: int = 0) -> bool:
         """Add all or nothing; whether none of them was there yet, nor twice in the batch."""
     def remove_many(self, words: Any, ids: Any, base: int = 0) -> bool:
@@ -81,6 +83,8 @@ class OrderTree:
         """Add all or nothing; whether none of them was there yet, nor twice in the batch."""
     def remove_many(self, words: Any, ids: Any, base: int = 0) -> bool:
         """Remove what is there; whether all of them were."""
+    def fill(self, batches: list[tuple[Any, Any, int]]) -> None:
+        """Replace what there is by batches of (words, ids, base), as ``add_many`` takes them, sorted once."""
     def build(self, words: Any, ids: Any, base: int = 0) -> None:
         """Replace what there is by a batch, sorted once."""
     def range(

@@ -34,6 +34,9 @@ cdef enum:
     FEWEST = 16          # slots of a table
     AHEAD = 8            # entries between asking for a cache line and using it
     LARGE = 4194304      # bytes of slots from which huge pages are asked for
+    MANY_PAIRS = 65536   # pairs that are put in parts into a new table, at least
+    PARTS = 1024         # of a table, by the first bits of the words
+    PART_SHIFT = 54
     SHORT = 32           # pairs that are sorted by insertion
 
 cdef uint64_t TOP_ID = LARGEST_ID

@@ -328,7 +328,11 @@ class OrderTree:
 
     def build(self, words: Any, ids: Any, base: int = 0) -> None:
         """Replace what there is by a batch, sorted once."""
-        self._become(sorted(set(_pairs(words, ids, base))))
+        self.fill([(words, ids, base)])
+
+    def fill(self, batches: list[tuple[Any, Any, int]]) -> None:
+        """Replace what there is by batches of (words, ids, base), as ``add_many`` takes them, sorted once."""
+        self._become(sorted({pair for batch in batches for pair in _pairs(*batch)}))
 
     def _place(self, word: int) -> tuple[int, int]:
         """(leaf, place in it) of the first pair of a word or a later one; behind the last one: (leaves, 0)."""
@@ -553,6 +557,13 @@ class HashTable:
         """How many ids a word has."""
         row = self._slots.get(_word(word))
         return self._rest.count_range(word, word) if row == _MANY else int(row is not None)
+
+    def fill(self, batches: list[tuple[Any, Any, int]]) -> None:
+        """Replace what there is by batches of (words, ids, base), as ``add_many`` takes them."""
+        made = HashTable()
+        for batch in batches:
+            made._put_pairs(_pairs(*batch))
+        self._slots, self._several, self._rest = made._slots, made._several, made._rest
 
     def add_many(self, words: Any, ids: Any, base: int = 0) -> bool:
         """Add all or nothing; whether none of them was there yet, nor twice in the batch."""

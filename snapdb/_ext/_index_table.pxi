@@ -291,6 +291,15 @@ cdef class HashTable:
                 self.resize(self.used, self.wide)
         return 0
 
+    def fill(self, list batches not None):
+        """Replace what there is by batches of (words, ids, base), as ``add_many`` takes them."""
+        cdef HashTable made = HashTable()
+        cdef Pairs pairs = take_batches(batches)
+        if pairs.count >= MANY_PAIRS:
+            in_parts(pairs)
+        made.put_pairs(pairs.at, pairs.count)
+        exchange(self, made)
+
     def add_many(self, words, ids, base=0):
         """Add all or nothing; whether none of them was there yet, nor twice in the batch."""
         cdef Pairs pairs = take_pairs(words, ids, base)

@@ -592,7 +592,11 @@ cdef class OrderTree:
 
     def build(self, words, ids, base=0):
         """Replace what there is by a batch, sorted once."""
-        cdef Pairs pairs = take_pairs(words, ids, base)
+        self.fill([(words, ids, base)])
+
+    def fill(self, list batches not None):
+        """Replace what there is by batches of (words, ids, base), as ``add_many`` takes them, sorted once."""
+        cdef Pairs pairs = take_batches(batches)
         pairs.sort(True)
         self.become(pairs.at, pairs.count, any_wide(pairs.at, pairs.count))
 
