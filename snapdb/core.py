@@ -554,9 +554,7 @@ class SnapDB(Indexed, Maintenance):
         engine = self._writable()
         with engine.writing():
             self._open_engine()
-            held, where = self._by(predicate)
-            with held:
-                changes = engine.plan_updates(where, updates)
+            changes: list[Change] = self._read(predicate, lambda those: engine.plan_updates(those, updates))
             self._apply(changes)
         return len(changes)
 
@@ -565,9 +563,7 @@ class SnapDB(Indexed, Maintenance):
         engine = self._writable()
         with engine.writing():
             self._open_engine()
-            held, where = self._by(conditions, combine)
-            with held:
-                ids = engine.select_for_delete(where, combine)
+            ids: list[int] = self._read(conditions, lambda those: engine.select_for_delete(those, combine), combine)
             self._remove(ids)
         return len(ids)
 

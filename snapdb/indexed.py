@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import scan
@@ -114,26 +113,31 @@ class Indexed:
 
     # -- which way -----------------------------------------------------------
 
-    def _by(self, where: Any, combine: str = "and") -> tuple[Any, Any]:
-        """(what holds the table still, the conditions as an index has narrowed them down), or what changes nothing."""
-        if (not self._indexes and self._auto is None) or where is None or callable(where) or combine != "and":
-            return _NOTHING, where
+    def _read(self, where: Any, read: Callable[[Any], Any], combine: str = "and") -> Any:
+        """What ``read`` makes of the conditions, or of what an index has narrowed them down to: then the table is held
+        still meanwhile.
+        """
+        selector = self._selector(where, combine)
+        if selector is None:
+            return read(where)
         engine = self._open_engine()
+        with engine.lock:
+            found = self._indexes.candidates(selector.plan, engine.rows)
+            if found is not None:
+                return read(_rest(selector, found))
+        return read(where)
+
+    def _selector(self, where: Any, combine: str) -> Optional[scan.Where]:
+        """The conditions as they are put to the indexes; None where there is nothing to ask, or nobody."""
+        if (not self._indexes and self._auto is None) or where is None or callable(where) or combine != "and":
+            return None
+        self._open_engine()
         selector = scan.make_where(self.schema, where)
         if type(selector) is not scan.Where:
-            return _NOTHING, where
+            return None
         if self._auto is not None:
             self._count(selector)
-        engine.lock.acquire()
-        try:
-            found = self._indexes.candidates(selector.plan, engine.rows)
-        except BaseException:
-            engine.lock.release()
-            raise
-        if found is None:
-            engine.lock.release()
-            return _NOTHING, where
-        return _Locked(engine.lock), _rest(selector, found)
+        return selector
 
     def _narrowed(self, where: scan.Where) -> tuple[scan.View, scan.Selector, Optional[Named]]:
         """The rows as of now, conditions on them as indexes have narrowed them down, and how; None: there is no index,
@@ -175,7 +179,7 @@ class Indexed:
         """
         engine = self._open_engine()
         if self._auto is not None:
-            self._by([(column_name, "eq", value)])[0].__exit__(None, None, None)  # it counts
+            self._selector([(column_name, "eq", value)], "and")  # it counts
         if self._indexes:
             where: Any = scan.make_where(self.schema, [(column_name, "eq", value)])
             j, predicate = where.plan[0]
@@ -228,13 +232,15 @@ class Indexed:
         self, where: Any = None, columns: Optional[Iterable[str]] = None, limit: Optional[int] = None, offset: int = 0
     ) -> list[Row]:
         """Rows as dicts in id order; ``where`` is conditions or a callable over rows, ``columns`` the names to give."""
-        held, where = self._by(where)
-        with held:
-            engine = self._engine
-            if type(where) is scan.Among and not where.plan and columns is None and limit is None and offset == 0:
-                return list(engine.rows_of(array("Q", where.ids)))
-            rows: list[Row] = engine.select(where, columns, limit, offset)
-            return rows
+        engine = self._open_engine()
+
+        def read(those: Any) -> Any:
+            if type(those) is scan.Among and not those.plan and columns is None and limit is None and offset == 0:
+                return engine.rows_of(array("Q", those.ids))
+            return engine.select(those, columns, limit, offset)
+
+        rows: list[Row] = self._read(where, read)
+        return rows
 
     def select_where(
         self,
@@ -250,24 +256,22 @@ class Indexed:
         """Rows that meet the conditions: a list of dicts, or with ``orient="columns"`` a dict of name to array
         (typed where possible).
         """
-        held, conditions = self._by(conditions, combine)
-        with held:
-            return self._engine.select_where(conditions, columns, limit, offset, combine, use_numpy, orient=orient)
+
+        def read(those: Any) -> Any:
+            return self._engine.select_where(those, columns, limit, offset, combine, use_numpy, orient=orient)
+
+        return self._read(conditions, read, combine)
 
     def count_where(self, conditions: Any, combine: str = "and", use_numpy: Optional[bool] = None) -> int:
         """How many rows meet the conditions."""
-        held, conditions = self._by(conditions, combine)
-        with held:
-            rows: int = self._engine.count_where(conditions, combine, use_numpy)
-            return rows
+        rows: int = self._read(conditions, lambda those: self._engine.count_where(those, combine, use_numpy), combine)
+        return rows
 
     def aggregate(self, column_name: str, agg: str = "sum", where: Any = None, use_numpy: Optional[bool] = None) -> Any:
         """``sum``, ``min``, ``max``, ``avg`` or ``count`` of one column; over no values sum and count are 0, the
         others None.
         """
-        held, where = self._by(where)
-        with held:
-            return self._engine.aggregate(column_name, agg, where, use_numpy)
+        return self._read(where, lambda those: self._engine.aggregate(column_name, agg, those, use_numpy))
 
     def group_by(self, key_column: Any, value_column: Any, agg: str = "count", where: Any = None) -> dict[Any, Any]:
         """Aggregates per group, groups in order of their first row.
@@ -276,28 +280,10 @@ class Indexed:
         "count"}`` as values: ``{key: {"temp_sum": …, "temp_avg": …, "id_count": …}}``. Null values are skipped; a
         null key groups under None, NaN is one group.
         """
-        held, where = self._by(where)
-        with held:
-            groups: dict[Any, Any] = self._engine.group_by(key_column, value_column, agg, where)
-            return groups
-
-
-class _Locked:
-    """A lock that is held already, to be let go of."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
-
-
-_NOTHING = nullcontext()
+        groups: dict[Any, Any] = self._read(
+            where, lambda those: self._engine.group_by(key_column, value_column, agg, those)
+        )
+        return groups
 
 
 def _rest(where: scan.Where, named: Named) -> scan.Among:

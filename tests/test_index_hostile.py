@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
 from conftest import Files, MakeDb
+from test_signals import At, is_free
 
-from snapdb import ColumnDef, Schema, SnapDB
+from snapdb import ColumnDef, Schema, SnapDB, _ext
 
 PAIRS = Schema([ColumnDef("k", "i64"), ColumnDef("v", "i64", not_null=False)])
 
@@ -142,3 +144,34 @@ def test_a_write_between_whose_beginning_and_end_an_index_is_made(
         assert sound(db)
         assert db.find(v=77) == ([] if write == "delete" else [{"k": 3 if write == "update" else 0, "v": 77}])
         assert len(db.find(v=3)) == (write == "insert")
+
+
+# -- interrupts --------------------------------------------------------------
+
+READS: dict[str, Callable[[SnapDB], Any]] = {
+    "find": lambda db: db.find(v=3),
+    "select_where": lambda db: db.select_where([("v", "eq", 3)]),
+    "count_where": lambda db: db.count_where([("v", "eq", 3)]),
+    "aggregate": lambda db: db.aggregate("k", "sum", [("v", "eq", 3)]),
+    "group_by": lambda db: db.group_by("k", "v", "count", [("v", "eq", 3)]),
+    "batch_update": lambda db: db.batch_update([("v", "eq", 3)], {"k": 1}),
+    "delete_where": lambda db: db.delete_where([("v", "eq", 3), ("k", "eq", -1)]),
+}
+
+
+@pytest.mark.skipif(_ext.BACKEND != "c", reason="a twin's kernel is Python code, which an interrupt may cut anywhere")
+@pytest.mark.parametrize("name", READS)
+def test_an_interrupted_read_by_index_leaves_no_lock(engine: str, name: str) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        db = SnapDB(":memory:", PAIRS, storage_type=engine)
+        db.batch_insert({"k": n, "v": n % 50} for n in range(400))
+        db.create_index("v")
+        places = 1
+        while At(places).run(lambda: READS[name](db)):
+            assert is_free(db), f"interrupted at place {places}"
+            places += 1
+        assert places > 10 and sound(db)
+        db.close()
+    finally:
+        signal.signal(signal.SIGINT, before)
