@@ -192,7 +192,7 @@ class Indexed:
         row: Optional[Row] = engine.lookup(column_name, value)
         return row
 
-    def find(self, **column: Any) -> list[Row]:
+    def find(self, /, **column: Any) -> list[Row]:
         """Every row whose columns equal the values, in id order: ``db.find(status="active", sensor=3)``. By indexes
         where there are, else by a scan.
         """

@@ -175,3 +175,17 @@ def test_an_interrupted_read_by_index_leaves_no_lock(engine: str, name: str) -> 
         db.close()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+# -- names and arguments -----------------------------------------------------
+
+
+def test_columns_that_are_named_as_parameters_are(make_db: MakeDb) -> None:
+    names = ["self", "column", "value", "where", "conditions", "limit", " ", "class"]
+    db = make_db(Schema([ColumnDef(name, "i64") for name in names]))
+    db.insert(dict.fromkeys(names, 1))
+    db.insert(dict.fromkeys(names, 2))
+    for _ in range(2):
+        for name in names:
+            assert db.find(**{name: 2}) == [dict.fromkeys(names, 2)]
+            db.create_index(name)
