@@ -97,6 +97,8 @@ class SnapDB(Indexed, Maintenance):
             path, schema, page_size, storage_type, hints, durability, read_only, timeout, mmap,
             metrics=metrics, cdc=cdc, encryption_key=encryption_key, snapshot=snapshot,
         )  # fmt: skip
+        if auto_index and not isinstance(auto_index_threshold, int):
+            raise ValueTypeError(f"auto_index_threshold must be an int, not {type(auto_index_threshold).__name__}")
         self._blank(wanted.path, durability, wanted.read_only)
         if auto_index:
             self._auto, self._auto_threshold = {}, auto_index_threshold

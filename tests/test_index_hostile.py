@@ -189,3 +189,9 @@ def test_columns_that_are_named_as_parameters_are(make_db: MakeDb) -> None:
         for name in names:
             assert db.find(**{name: 2}) == [dict.fromkeys(names, 2)]
             db.create_index(name)
+
+
+@pytest.mark.parametrize("threshold", ["8", None, 1.5])
+def test_a_threshold_that_is_no_int_is_refused_at_once(make_db: MakeDb, threshold: Any) -> None:
+    with pytest.raises(TypeError, match="auto_index_threshold"):
+        make_db(PAIRS, auto_index=True, auto_index_threshold=threshold)
