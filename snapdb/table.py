@@ -425,7 +425,7 @@ class Table:
             found = scan.records(view, selector, None, 1, 0)
         return found[0] if found else None
 
-    def find(self, **values: Any) -> list[dict[str, Any]]:
+    def find(self, /, **values: Any) -> list[dict[str, Any]]:
         """Every row with these values, in id order."""
         return self.select([(name, "eq", value) for name, value in values.items()])
 
