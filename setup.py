@@ -13,13 +13,13 @@ from glob import glob
 from setuptools import setup
 
 #: the hot modules of ``snapdb/_ext``; the dispatcher, the stubs and the twins are tested against this tuple
-KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index")
+KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index", "_doc")
 #: kernels that link the SIMD loops, and what they need not have of them
 SIMD_KERNELS = {"_codecs": [], "_mask": [("SNAPDB_BITMAPS_ONLY", "1")]}
 #: kernels that gain by -O3; the others are a sixth larger with it and no faster (kernels.c asks for it itself)
 LARGE_KERNELS = ("_values",)
 #: kernels that are a quarter smaller with -Os and no slower: they wait for memory
-SMALL_KERNELS = ("_index", "_wal")
+SMALL_KERNELS = ("_index", "_wal", "_doc")
 #: no tables for unwinding, which C code that throws nothing has no use for, no lines of C in tracebacks, no loop that
 #: nobody calls: a twentieth of a wheel
 SMALLER = (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKEND", "BACKENDS", "KERNELS", "REASON", "Backend", "available", "backend"]
 
 #: the hot modules; ``setup.py``, the stubs and the twins are tested against this tuple
-KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index")
+KERNELS = ("_values", "_codecs", "_mask", "_slab", "_tail", "_wal", "_index", "_doc")
 BACKENDS = ("c", "numpy", "python")
 _NUMPY_KERNELS = ("_codecs", "_mask", "_slab")  # the twins with whole-array loops worth doing in NumPy
 _NUMPY_HINT = "NumPy is not installed; install it with: pip install numpy (or the extra 'numpy')"
@@ -44,6 +44,7 @@ class Backend:
         self.tail = modules["_tail"]
         self.wal = modules["_wal"]
         self.index = modules["_index"]
+        self.doc = modules["_doc"]
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"

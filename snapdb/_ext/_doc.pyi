@@ -1,0 +1,14 @@
+"""Documents as bytes, and back. See ``_doc_py`` for the readable twin; the form is *Documents* in ``docs/format.md``.
+
+``encode`` raises TypeError for what cannot be stored and ValueError for what is too deep or too large; what reads bytes raises ValueError for damage.
+"""
+
+from typing import Any
+
+DEPTH: int  # arrays and objects inside of each other
+
+def encode(value: Any) -> bytes:
+    """The bytes of a value: None, bool, int, float, str, bytes, datetime, date, Decimal, UUID, and lists, tuples (which read back as lists) and dicts with names of str of them. TypeError, ValueError."""
+
+def decode(data: Any) -> Any:
+    """The value of these bytes, which are all of it. ValueError for damage."""
