@@ -25,7 +25,7 @@ from test_fork_and_locks import PATIENCE, ran, script
 
 from snapdb import ColumnDef, Schema, SnapDB
 from snapdb.errors import ClosedError, LockedError, NotFoundError, SnapshotInUseError, StorageError
-from snapdb.storage import pins
+from snapdb.storage import pinned, pins, recovery
 from snapdb.storage.superblock import SLOTS
 
 pytestmark = pytest.mark.skipif(sys.platform in ("emscripten", "wasi"), reason="no processes, no locks")
@@ -611,3 +611,61 @@ def test_the_writer_is_killed_among_readers(path: Path, engine: str) -> None:
             assert sum_of(shown) == total
         assert select.select([reader.process.stderr], [], [], 0)[0] == []
         reader.go()
+
+
+def test_a_log_that_is_overwritten_while_it_is_read(path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its beginning is of one epoch, its end of another one: a snapshot whose drop stood there is not pinned."""
+    read, take = recovery.read_logs, pins.take
+    taken: list[int] = []
+    torn: list[recovery.LogFile] = []
+    with SnapDB(path, SCHEMA, storage_type=engine, durability="none") as db:
+        db.batch_insert([{"k": k, "v": 0.0, "s": "x" * 50} for k in range(200)])
+        db.snapshot("s")
+        db.checkpoint()
+        db.update(0, {"v": 1.0})
+        db.flush()
+        before = [Path(f"{path}-wal{number}").read_bytes() for number in range(2)]
+        db.drop_snapshot("s")
+
+        def slowly(*args: Any) -> Any:
+            early = read(*args)
+            if torn:
+                return early
+            db.update(0, {"v": 2.0})
+            db.checkpoint()
+            torn.extend(log._replace(data=data) for log, data in zip(early, before))  # the frame of the drop is missing
+            return tuple(torn)
+
+        def noting(layer: Any, name: str, serial: int) -> Any:
+            taken.append(serial)
+            return take(layer, name, serial)
+
+        monkeypatch.setattr(recovery, "read_logs", slowly)
+        monkeypatch.setattr(pins, "take", noting)
+        with pytest.raises(NotFoundError):
+            SnapDB(path, read_only=True, snapshot="s")
+        assert torn and not taken
+        db.snapshot("s")
+        SnapDB(path, read_only=True, snapshot="s").close()
+        assert len(taken) == 1
+    assert beside(path) == []
+
+
+def test_checkpoints_without_end(path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that never sees the file at rest says so, in the end."""
+    read = recovery.read_logs
+    monkeypatch.setattr(pinned, "PATIENCE", 0.3)
+    with made(path, engine, 10) as db:
+        db.snapshot("s")
+
+        def slowly(*args: Any) -> Any:
+            db.update(0, {"v": time.monotonic()})
+            db.checkpoint()
+            return read(*args)
+
+        monkeypatch.setattr(recovery, "read_logs", slowly)
+        with pytest.raises(LockedError, match="one checkpoint follows on another one.*; try again"):
+            SnapDB(path, read_only=True, snapshot="s")
+        monkeypatch.setattr(recovery, "read_logs", read)
+        SnapDB(path, read_only=True, snapshot="s").close()
+    assert beside(path) == []

@@ -8,7 +8,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
-from ..errors import ClosedError, CorruptionError, NotFoundError, NotSupportedError, close_names, shorten
+from ..errors import ClosedError, CorruptionError, LockedError, NotFoundError, NotSupportedError, close_names, shorten
 from . import pins
 from .catalog import Tree
 from .creation import resolved
@@ -229,8 +229,9 @@ def _open(layer: FileLayer, path: str, key: Any) -> _File:
 
 # -- finding a snapshot beside a writer ----------------------------------------
 def _find(opened: _File, name: str, kernel: Any) -> Snapshot:
-    """The record of this name. The gate is held: a snapshot that is found stays. Where none is found and a checkpoint
-    came meanwhile, it looks again.
+    """The record of this name. The gate is held: a snapshot that is found stays. Where a checkpoint came meanwhile it
+    looks again, whatever it found: the next one writes over the log that was being read, and what is read then may have
+    the beginning of one epoch and the end of another one, without the drop of a snapshot that stood there.
     """
     until = time.monotonic() + PATIENCE
     pause = _PAUSE
@@ -245,10 +246,13 @@ def _find(opened: _File, name: str, kernel: Any) -> Snapshot:
         late = time.monotonic() >= until
         if state is not None:
             records = {record.name: record for record in _records(state, opened.cipher is not None)}
-            if name in records:
-                return records[name]
-            if late or _generation(opened) == begin:
+            if _generation(opened) == begin:
+                if name in records:
+                    return records[name]
                 raise _missing(opened.path, name, list(records))
+            if late:
+                what = f"{opened.path}: one checkpoint follows on another one, so its snapshots cannot be read"
+                raise LockedError(what, hint="try again")
         elif problem is not None:
             if late:
                 raise problem
