@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .document_values import MISSING
 
-__all__ = ["Leaf", "leaves", "parts_of"]
+__all__ = ["Leaf", "leaves", "parts_of", "place_of"]
 
 
 class Leaf(NamedTuple):
@@ -50,7 +50,7 @@ def leaves(value: Any, parts: Sequence[str]) -> Iterator[Leaf]:
 
 
 def _of_array(value: list[Any], parts: Sequence[str]) -> Iterator[Leaf]:
-    at = _place(parts[0])
+    at = place_of(parts[0])
     if 0 <= at < len(value):
         if len(parts) == 1:
             yield Leaf(value[at], True)
@@ -61,6 +61,6 @@ def _of_array(value: list[Any], parts: Sequence[str]) -> Iterator[Leaf]:
             yield from leaves(element, parts)
 
 
-def _place(part: str) -> int:
+def place_of(part: str) -> int:
     """The place that a part names, -1 for a name."""
     return int(part) if part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") else -1
