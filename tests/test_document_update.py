@@ -160,8 +160,9 @@ def test_the_order_of_all_values() -> None:
         {"b": 1, "a": 0}, {"a": "x"}, [], [1], [1, 1], [2], b"", b"\xff", False, True, dt.date(2024, 1, 1),
         dt.datetime(2020, 1, 1), moment,
     ]  # fmt: skip
-    assert repr(sorted(rising[::-1], key=sort_key(1))) == repr(rising)
-    assert repr(sorted(rising, key=sort_key(-1))) == repr(rising[::-1])
+    falling = rising[::-1]
+    assert repr(sorted(falling, key=sort_key(1))) == repr(rising)
+    assert repr(sorted(rising, key=sort_key(-1))) == repr(falling)
 
 
 def test_arrays_stand_where_their_ends_do() -> None:
