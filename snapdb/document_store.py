@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import compress, islice
 from typing import Any, Optional, Union
 
 from . import _ext
@@ -20,6 +20,7 @@ from .document_filter import Filter, make_filter
 from .document_index import FieldIndex, equalities
 from .document_json import read_json, write_json
 from .document_paths import parts_of
+from .document_scan import question_of
 from .document_sort import sort_key
 from .document_update import make_update
 from .errors import NotFoundError, ValidationError, ValueTypeError, shorten
@@ -30,6 +31,7 @@ __all__ = ["DocumentStore"]
 
 Document = dict[str, Any]
 SCHEMA = Schema([ColumnDef("_id", "i64", primary_key=True), ColumnDef("doc", "binary", not_null=False)])
+_DOCUMENTS = [("doc", "not_null", None), ("_id", "gte", 0)]
 OWN = -1  # the row that says which fields have an index
 #: documents that an index names are read one by one where they are at most one in so many
 WORTH = 8
@@ -234,13 +236,28 @@ class DocumentStore:
         with self._lock:
             named = self._plan(spec)
             if named is None:
-                return [(idx, document) for idx, document in self._documents() if wanted.matches(document)]
+                return self._scanned(spec, wanted)
             found = []
             for idx in named[1].ids(named[2]):
                 row = self._row(idx)
                 if row is not None and wanted.matches(row[1]):
                     found.append((idx, row[1]))
             return found
+
+    def _scanned(self, spec: Optional[Mapping[str, Any]], wanted: Filter) -> list[tuple[int, Document]]:
+        """The documents that match; the kernel says first which cannot, where the filter has a question for it."""
+        question = question_of(spec)
+        if question is None:
+            return [(idx, document) for idx, document in self._documents() if wanted.matches(document)]
+        rows = self._db.select_where(_DOCUMENTS, ["_id", "doc"], orient="columns")
+        *asked, alone = question
+        verdicts = self._kernels.doc.judge(rows["doc"], *asked)
+        found = []
+        for idx, data, verdict in compress(zip(rows["_id"], rows["doc"], verdicts), verdicts):
+            document = self._decode(data)
+            if (alone and verdict == 1) or wanted.matches(document):
+                found.append((idx, document))
+        return found
 
     def _plan(self, spec: Optional[Mapping[str, Any]]) -> Optional[tuple[int, FieldIndex, list[Any]]]:
         """How many documents an index names, which, and the values that it is asked for; None: all are read."""
@@ -260,6 +277,8 @@ class DocumentStore:
         make_filter(filter_spec)
         with self._lock:
             named = self._plan(filter_spec)
+            if named is None and question_of(filter_spec) is not None:
+                return f"every document is tested as it is stored: {len(self)}"
             if named is None:
                 return f"every document is tested: {len(self)}"
             return f"index: of field {named[1].path!r}, which names {named[0]} documents; each is tested"
@@ -268,7 +287,7 @@ class DocumentStore:
         """How many documents there are, or how many match."""
         if filter_spec:
             return len(self._matching(filter_spec, make_filter(filter_spec)))
-        return int(self._db.count_where([("doc", "not_null", None), ("_id", "gte", 0)]))
+        return int(self._db.count_where(_DOCUMENTS))
 
     def __len__(self) -> int:
         return self.count()

@@ -196,3 +196,43 @@ def test_the_bytes(kernels: Any) -> None:
     head = struct.pack("<IIII", 17 + sum(map(len, fields)), 2, 17, 17 + len(fields[0]))
     assert kernels.doc.encode(value) == b"\x11" + head + b"".join(fields)
     assert kernels.doc.encode(math.nan) == kernels.doc.encode(-math.nan) == b"\x05" + struct.pack("<Q", 0x7FF8 << 48)
+
+
+BOUNDS = st.one_of(
+    st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False),
+    st.sampled_from([2**53, 2.0**53, 2**53 + 1, 2**63 - 1, 2.0**63, -(2.0**63), -(2**63), 0.5, -0.5, 0, -0.0, 1]),
+)  # fmt: skip
+LONG = st.integers(-(2**70), 2**70)
+NUMBERS = st.one_of(BOUNDS, LONG, st.just(math.nan), st.decimals(allow_nan=False), st.booleans())
+NESTED = st.dictionaries(st.sampled_from("xé"), NUMBERS, max_size=2)
+INNER = st.one_of(NUMBERS, TEXTS, st.lists(NUMBERS, max_size=2), NESTED)
+JUDGED = st.dictionaries(st.sampled_from("aé"), INNER, max_size=2)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(JUDGED, max_size=5), st.lists(st.sampled_from("aéx"), max_size=3), BOUNDS, BOUNDS, st.booleans(),
+    st.booleans(), st.one_of(st.none(), TEXTS),
+)  # fmt: skip
+def test_documents_are_judged_alike(
+    documents: list[Any], path: list[str], low: Any, high: Any, low_open: bool, high_open: bool, text: Any
+) -> None:
+    encoded = [backends()[0].encode(document) for document in documents]
+    parts = tuple(name.encode() for name in path)
+    wanted = None if text is None else text.encode("utf-8", "surrogatepass")
+    found = {bytes(kernel.judge(encoded, parts, wanted, low, high, low_open, high_open)) for kernel in backends()}
+    assert len(found) == 1 and len(found.pop()) == len(documents)
+
+
+def test_what_is_no_question(kernels: Any) -> None:
+    doc = kernels.doc
+    whole = doc.encode({"a": 1})
+    documents = [whole, doc.encode({"a": [1]}), doc.encode({"a": 2**70})]
+    assert list(doc.judge(documents, (b"a",), None, 1, 1.0, False, False)) == [1, 2, 2]
+    assert list(doc.judge([whole], (b"a",), None, 1, None, True, False)) == [0]
+    for bound in (math.nan, 2**63):
+        with pytest.raises((ValueError, OverflowError)):
+            doc.judge([whole], (b"a",), None, bound, None, False, False)
+    for end in range(len(whole)):
+        with pytest.raises(ValueError, match="damaged document"):
+            doc.judge([whole[:end]], (b"a",), None, 1, 1, False, False)

@@ -385,8 +385,8 @@ def test_the_installed_package_is_the_one_under_test() -> None:
 
 FACES = {
     "__main__", "benchmark", "cli", "demo", "document_asked", "document_filter", "document_index", "document_json",
-    "document_paths", "document_sort", "document_store", "document_update", "document_values", "export", "plot",
-    "query", "report_columns",
+    "document_paths", "document_scan", "document_sort", "document_store", "document_update", "document_values",
+    "export", "plot", "query", "report_columns",
 }  # fmt: skip
 ENGINES = {
     "column", "columnar", "columnar_base", "columnar_bulk", "columnar_check", "columnar_diff", "columnar_file",

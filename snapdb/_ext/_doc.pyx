@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy
 
 from ._scalars import damaged, plain, read, written
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "judge"]
 
 cdef extern from "Python.h":
     int64_t PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
@@ -29,6 +29,8 @@ cdef enum:
     FLOAT_TAG = 5
     TEXT_TAG = 6
     BYTES_TAG = 7
+    LONG = 4
+    DECIMAL = 10
     ARRAY_TAG = 16
     OBJECT_TAG = 17
     KNOWN = 512          # names of fields that are remembered, by their bytes
@@ -368,3 +370,145 @@ def decode(data):
         return reader.value(0, <uint64_t>held.len, 0)
     finally:
         PyBuffer_Release(&held)
+
+
+# -- judging many --------------------------------------------------------------
+
+cdef enum:
+    NO = 0               # it does not match
+    YES = 1
+    ASK = 2              # this cannot say: the value, or what is on the way, is an array, or a number of another kind
+
+cdef struct End:
+    # of a range of numbers; none: every number is beyond it
+    bint there, open, whole
+    int64_t number
+    double real
+
+
+cdef int take_end(object value, bint open, End* end) except -1:
+    """A bound: an int of 64 bits, a float that is no NaN, or None."""
+    end.there, end.open, end.whole = value is not None, open, type(value) is int
+    if end.whole:
+        end.number = value
+    elif value is not None:
+        end.real = value
+        if end.real != end.real:
+            raise ValueError("a bound is not NaN")
+    return 0
+
+
+cdef int against(bint whole, int64_t number, double real, const End* end) noexcept:
+    """-1, 0 or 1: how a number, which is no NaN, compares with a bound, exactly."""
+    if whole and end.whole:
+        return (number > end.number) - (number < end.number)
+    if whole:
+        return whole_against(number, end.real)
+    if end.whole:
+        return -whole_against(end.number, real)
+    return (real > end.real) - (real < end.real)
+
+
+cdef int whole_against(int64_t number, double real) noexcept:
+    cdef int64_t cut
+    if real >= 9223372036854775808.0:
+        return -1
+    if real < -9223372036854775808.0:
+        return 1
+    cut = <int64_t>real
+    if number != cut:
+        return 1 if number > cut else -1
+    return (real < <double>cut) - (real > <double>cut)  # what was cut off
+
+
+cdef bint inside(bint whole, int64_t number, double real, const End* low, const End* high) noexcept:
+    cdef int found
+    if low.there:
+        found = against(whole, number, real, low)
+        if found < 0 or (found == 0 and low.open):
+            return False
+    if high.there:
+        found = against(whole, number, real, high)
+        if found > 0 or (found == 0 and high.open):
+            return False
+    return True
+
+
+cdef int seek(Reader reader, tuple parts, uint64_t* at, uint64_t* end) except -1:
+    """From a document to the value that a path of fields leads to: YES; NO where there is none, ASK at an array."""
+    cdef uint32_t count, i
+    cdef uint64_t start, stop, size
+    cdef const char* name
+    cdef Py_ssize_t length
+    cdef bint found
+    for part in parts:
+        name, length = PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part)
+        if at[0] >= end[0]:
+            raise damaged("a value is cut off")
+        if reader.data[at[0]] != OBJECT_TAG:
+            return ASK if reader.data[at[0]] == ARRAY_TAG else NO
+        count = reader.count(at[0], end[0], 0)
+        found = False
+        for i in range(count):
+            start, stop = reader.offset(at[0], end[0], count, i), reader.offset(at[0], end[0], count, i + 1)
+            size = reader.size(start, stop)
+            if size == <uint64_t>length and memcmp(reader.data + start + 4, name, <size_t>length) == 0:
+                at[0], end[0] = start + 4 + size, stop
+                found = True
+                break
+        if not found:
+            return NO
+    return YES
+
+
+cdef int verdict(Reader reader, tuple parts, uint64_t size, bytes text, const End* low, const End* high) except -1:
+    cdef uint64_t at = 0, end = size
+    cdef int found = seek(reader, parts, &at, &end), tag
+    cdef int64_t number = 0
+    cdef double real = 0
+    if found != YES:
+        return found
+    if at >= end:
+        raise damaged("a value is cut off")
+    tag = reader.data[at]
+    if tag == ARRAY_TAG:
+        return ASK
+    if text is not None:
+        if tag != TEXT_TAG:
+            return NO
+        size = reader.size(at + 1, end)
+        return size == <uint64_t>PyBytes_GET_SIZE(text) and memcmp(reader.data + at + 5, PyBytes_AS_STRING(text), size) == 0
+    if tag == INT_TAG or tag == FLOAT_TAG:
+        if end - at < 9:
+            raise damaged("a value is cut off")
+        if tag == INT_TAG:
+            memcpy(&number, reader.data + at + 1, 8)
+        else:
+            memcpy(&real, reader.data + at + 1, 8)
+            if real != real:
+                return NO
+        return inside(tag == INT_TAG, number, real, low, high)
+    return ASK if tag == LONG or tag == DECIMAL else NO
+
+
+def judge(list documents not None, tuple parts not None, text, low, high, bint low_open, bint high_open):
+    """For each document (bytes) whether the value that a path of names (bytes) leads to is this text, or with None a
+    number between two bounds (None: without end): a bytearray of 0, no, 1, yes, and 2, which this does not say.
+    """
+    cdef Py_ssize_t i, count = len(documents)
+    cdef bytearray found = bytearray(count)
+    cdef Reader reader = Reader()
+    cdef End lower, upper
+    cdef bytes wanted = text
+    for part in parts:
+        if type(part) is not bytes:
+            raise TypeError("names come as bytes")
+    take_end(low, low_open, &lower)
+    take_end(high, high_open, &upper)
+    for i in range(count):
+        document = documents[i]
+        if type(document) is not bytes:
+            raise TypeError("documents come as bytes")
+        reader.data = <const uint8_t*>PyBytes_AS_STRING(document)
+        found[i] = verdict(reader, parts, <uint64_t>PyBytes_GET_SIZE(document), wanted, &lower, &upper)
+    return found

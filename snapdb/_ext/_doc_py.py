@@ -6,13 +6,14 @@ raises ValueError for damage. Nothing here knows tables.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from struct import Struct
 from struct import error as StructError
-from typing import Any
+from typing import Any, Optional, Union
 
 from ._scalars import damaged, plain, read, written
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "judge"]
 
 DEPTH = 200  # arrays and objects inside of each other
 MOST = 2**32 - 2  # bytes of a value
@@ -169,3 +170,53 @@ def _spans(view: memoryview, at: int, end: int, depth: int) -> list[tuple[int, i
     if offsets[0] != first or any(one >= other for one, other in zip(offsets, offsets[1:])):
         raise damaged("an offset is wrong")
     return [(at + one, at + other) for one, other in zip(offsets, offsets[1:])]
+
+
+# -- judging many --------------------------------------------------------------
+
+NO, YES, ASK = range(3)  # it does not match, it does, this cannot say
+Bound = Union[int, float, None]
+
+
+def judge(
+    documents: list[bytes], parts: tuple[bytes, ...], text: Optional[bytes], low: Bound, high: Bound,
+    low_open: bool, high_open: bool,
+) -> bytearray:  # fmt: skip
+    """For each document (bytes) whether the value that a path of names (bytes) leads to is this text, or with None a
+    number between two bounds (None: without end): a bytearray of 0, no, 1, yes, and 2, which this does not say.
+    """
+    for bound in (low, high):
+        if type(bound) is int and not -(2**63) <= bound < 2**63:
+            raise OverflowError("a bound has 64 bits")
+        if bound is not None and bound != bound:
+            raise ValueError("a bound is not NaN")
+    found = bytearray()
+    names = [part.decode("utf-8", "surrogatepass") for part in parts]
+    for document in documents:
+        value, known = _at(decode(document), names)
+        if known == YES:
+            known = _verdict(value, text, low, high, low_open, high_open)
+        found.append(known)
+    return found
+
+
+def _at(value: Any, names: list[str]) -> tuple[Any, int]:
+    for name in names:
+        if not isinstance(value, dict):
+            return None, ASK if isinstance(value, list) else NO
+        if name not in value:
+            return None, NO
+        value = value[name]
+    return value, ASK if isinstance(value, list) else YES
+
+
+def _verdict(value: Any, text: Optional[bytes], low: Bound, high: Bound, low_open: bool, high_open: bool) -> int:
+    if text is not None:
+        return YES if isinstance(value, str) and value.encode("utf-8", "surrogatepass") == text else NO
+    if isinstance(value, Decimal) or (type(value) is int and not -(2**63) <= value < 2**63):
+        return ASK
+    if type(value) not in (int, float) or value != value:
+        return NO
+    if low is not None and (value < low or (low_open and value == low)):
+        return NO
+    return NO if high is not None and (value > high or (high_open and value == high)) else YES
