@@ -20,9 +20,11 @@ from snapdb.benchmark import file_peers, files, machine, peers, report, rows, ru
 
 KEYS = {
     "format", "rows", "reads", "rounds", "machine", "python", "backend", "versions", "labels", "skipped", "workloads",
-    "ratios", "files",
+    "ratios", "files", "indexes",
 }  # fmt: skip
 ALWAYS = {"columnar", "row", "dict"}
+NOT_TIMED = {"memory", "index_bytes"}
+ITEMS = {"point_read": 500, "lookup": 500, "bounds": 1, **dict.fromkeys(peers.RANGES, 200)}
 
 
 @pytest.fixture(autouse=True)
@@ -72,16 +74,17 @@ def test_bench_command_writes_json_and_markdown(tmp_path, capsys, monkeypatch):
     assert found["backend"]["name"] == _ext.BACKEND
     assert set(found["machine"]) == {"processor", "architecture", "cores", "system"}
     assert ALWAYS <= set(found["labels"])
-    assert set(found["workloads"]) == set(workloads.NAMES) - {"memory"}
+    assert set(found["workloads"]) == set(workloads.NAMES) - NOT_TIMED
+    check_indexes(found)
     for name, workload in found["workloads"].items():
-        there = {one for one in found["labels"] if peers.BY_NAME[one].offers(name)}
+        there = {one for one in found["labels"] if name not in peers.BY_NAME[one].lacks}
         if name == "insert_columns" and not peers.NumPy.available():
             there = set()
         assert set(workload["contenders"]) == there
         for _, figure in workload["contenders"].items():
             assert len(figure["seconds"]) == 2
             assert figure["per_second"] == figure["items"] / statistics.median(figure["seconds"])
-            assert figure["items"] <= {"point_read": 500, "bounds": 1}.get(name, 2000)
+            assert figure["items"] <= ITEMS.get(name, 2000)
             assert set(found["ratios"][name]["row"]) == there - {"row"}
     for name, title in workloads.TITLES.items():
         assert title in text or name.startswith("memory")
@@ -90,6 +93,14 @@ def test_bench_command_writes_json_and_markdown(tmp_path, capsys, monkeypatch):
     assert list(folder.iterdir()) == [], "the files are gone"
     assert str(tmp_path) not in json_file.read_text(encoding="utf-8")
     check_files(found["files"], text)
+
+
+def check_indexes(found):
+    told = found["indexes"]["contenders"]
+    assert set(told) == {"columnar", "row", "sqlite"} & set(found["labels"])
+    for one in told.values():
+        assert 4 < one["hash"] < 200 and 4 < one["range"] < 200
+    assert set(found["ratios"]["range_index_bytes"]["row"]) == set(told) - {"row"}
 
 
 def check_files(found, text):
@@ -218,6 +229,107 @@ def test_a_wrong_answer_stops_the_run(monkeypatch):
         runner.run(runner.plan(100, 10, 1, ["single_insert", "row"]))
 
 
+def indexes_of(store):
+    """The indexes that a store of either library has on the rows."""
+    if isinstance(store, peers.Sqlite):
+        found = store.connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
+        return {name for (name,) in found}
+    named = store.db._indexes.described()
+    return {(column, kind) for kind, columns in named.items() for column in columns}
+
+
+@pytest.mark.parametrize("name", ["row", "columnar", "sqlite"])
+def test_a_question_finds_its_index_and_no_other(name, monkeypatch):
+    kind = peers.BY_NAME[name]
+    if not kind.available():
+        pytest.skip("not installed")
+    seen = {}
+    before = kind.before
+
+    def spy(self, workload):
+        before(self, workload)
+        seen.setdefault(workload, set()).add(frozenset(indexes_of(self)))
+
+    monkeypatch.setattr(kind, "before", spy)
+    asked = ("lookup", "range_unsorted", "range_sorted", "range_zones", "query_top", "create_index", "count_three")
+    runner.run(runner.plan(300, 10, 2, [*asked, name]))
+    if name == "sqlite":  # it has its primary key for the lookup; against zone maps it has an index
+        right = {"range_unsorted": {"t_temp"}, "range_sorted": {"t_ts"}, "range_zones": {"t_ts"}}
+    else:
+        right = {
+            "lookup": {("id", "hash")}, "range_unsorted": {("temp", "range")}, "range_sorted": {("ts", "range")},
+        }  # fmt: skip
+    assert seen == {workload: {frozenset(right.get(workload, ()))} for workload in asked}
+
+
+@pytest.mark.parametrize("name", ["row", "columnar", "sqlite"])
+def test_indexes_are_made_anew_in_each_timing(name, monkeypatch):
+    kind = peers.BY_NAME[name]
+    if not kind.available():
+        pytest.skip("not installed")
+    made = []
+    for call, of in peers.MAKING.items():
+        create = getattr(kind, call)
+
+        def spy(self, create=create, of=of):
+            try:
+                before = self.held(rows.packed(1)[0], of)
+            except Exception as error:  # sqlite3 has its own name for a missing index
+                before = type(error).__name__
+            create(self)
+            made.append((before, self.held(rows.packed(1)[0], of)))
+
+        monkeypatch.setattr(kind, call, spy)
+    result = runner.run(runner.plan(300, 10, 3, [*peers.MAKING, "index_bytes", name]))
+    missing = "OperationalError" if name == "sqlite" else -1
+    assert set(made) == {(missing, rows.packed(300).count(rows.packed(1)[0]))}
+    assert all(result["workloads"][call]["contenders"][name]["calls"] == 1 for call in peers.MAKING)
+    assert set(result["indexes"]["contenders"][name]) == {"hash", "range"}
+    assert "hash index, per entry (bytes)" in report.markdown(result)
+
+
+def test_ranges_hold_as_many_rows_as_they_say():
+    made = list(rows.generate(1000))
+    asked = workloads.asked_of(made, 10)
+    for column, ranges in (("temp", asked.temp), ("ts", asked.ts)):
+        assert len(ranges) == rows.RANGES
+        assert len(set(ranges)) > 100
+        assert {sum(low <= row[column] <= high for row in made) for low, high in ranges} == {rows.SPAN}
+    assert workloads.asked_of(made[:7], 10).ts == [(1_700_000_000, 1_700_000_006)] * rows.RANGES
+
+
+def test_changes_are_of_different_rows():
+    made = rows.changes(1000, 400)
+    assert len({key for key, _ in made}) == len(made) == 400
+    assert len(rows.changes(300, 400)) == 150
+    assert {key for key, _ in rows.changes(1, 400)} == {0}
+
+
+def test_the_join_pairs_each_visit_with_its_place():
+    assert workloads.joined(3) == [(row["visit"], f"place {row['place']}") for row in rows.visits(3)]
+    assert len({row["place"] for row in rows.visits(20_000)}) == rows.SMALL == len(list(rows.places()))
+
+
+@pytest.mark.parametrize(
+    ("workload", "call", "wrong", "says"),
+    [
+        ("lookup", "lookup", lambda self, ids: self.db.get(0), "lookup by an indexed id"),
+        ("range_unsorted", "range_temp", lambda self, ranges: [], "range of 100 rows, index: not the 100 rows"),
+        ("range_zones", "range_ts", lambda self, ranges: self.db.range_find("ts", *ranges[0]), "no index: not the"),
+        ("create_index", "create_index", lambda self: None, "create a hash index: -1 instead of"),
+        ("create_range_index", "create_range_index", lambda self: None, "create a range index: -1 instead of"),
+        ("query_top", "query_top", lambda self: [], "ten best rows under a condition: not the 10 rows"),
+        ("join", "join", lambda self: [], "join with 1,000 rows: not the 300 rows"),
+        ("single_update", "update_each", lambda self, changes: None, "update row by row: not the 300 rows"),
+        ("single_delete", "delete_each", lambda self, changes: None, "delete row by row: not the 150 rows"),
+    ],
+)
+def test_a_wrong_answer_of_the_row_engine_stops_the_run(workload, call, wrong, says, monkeypatch):
+    monkeypatch.setattr(peers.SnapRow, call, wrong)
+    with pytest.raises(workloads.WrongAnswer, match=f"SnapDB row: .*{says}"):
+        runner.run(runner.plan(300, 10, 1, [workload, "row"]))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from Linux's /proc")
 def test_memory_is_measured_in_a_child():
     found = runner.run(runner.plan(2000, 10, 1, ["memory", "columnar", "dict"]))
@@ -263,7 +375,7 @@ def test_asv_benchmarks_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(SUITE))
     ran = set()
-    for module in ("load", "read", "work", "files", "snapshots"):
+    for module in ("load", "read", "indexes", "joins", "changes", "files", "snapshots"):
         loaded = importlib.import_module(f"benchmarks.{module}")
         for kind in vars(loaded).values():
             if not inspect.isclass(kind) or kind.__module__ != loaded.__name__ or kind.__name__.startswith("_"):
@@ -285,7 +397,7 @@ def test_asv_benchmarks_run(monkeypatch, tmp_path):
                         benchmark.teardown(engine, 1000)
     assert importlib.import_module("benchmarks.load").timeraw_import() == "import snapdb"
     assert {name.partition("_")[2] for name in ran} >= {
-        *set(workloads.NAMES) - {"memory"}, "bytes_per_row", *files.FILE_NAMES,
+        *set(workloads.NAMES) - {"memory"}, "range_index_bytes", "bytes_per_row", *files.FILE_NAMES,
     }  # fmt: skip
     importlib.import_module("benchmarks.files").root().cleanup()
     assert list(tmp_path.iterdir()) == []
@@ -310,7 +422,7 @@ def test_the_worker_of_the_baseline_comparison_answers():
     hello, _, *answers = map(json.loads, done.stdout.splitlines())
     assert hello["backend"] == _ext.BACKEND
     made = list(rows.generate(500))
-    right = workloads.expected(made, rows.keys(500, 20))
+    right = workloads.expected(made, workloads.asked_of(made, 20))
     for half in (answers[:6], answers[6:]):
         assert half[0]["answer"] == 500
         for answer, workload in zip(half[1:], ("point_read", "scan_sum", "filtered_sum", "count_three", "iterate")):

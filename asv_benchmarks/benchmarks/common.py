@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from snapdb.benchmark import rows as data
 from snapdb.benchmark.peers import BY_NAME, OURS
-from snapdb.benchmark.runner import SINGLES, shuffled
+from snapdb.benchmark.workloads import asked_of
 
 ROWS = [100_000, 1_000_000]
 #: "row" and "columnar"; parameters must not depend on what is installed
@@ -44,23 +44,17 @@ def keys(count):
 
 
 @lru_cache(maxsize=1)
+def asked(count):
+    """The ranges of two columns."""
+    return asked_of(list(data.generate(count)), data.READS)
+
+
+@lru_cache(maxsize=1)
 def store(engine, count):
     """A loaded store; one is kept at a time."""
     kind = BY_NAME[engine]
     kind.prepare()
     return kind(data.generate(count))
-
-
-def fresh(engine, count):
-    """A store of its own with up to 100,000 rows."""
-    kind = BY_NAME[engine]
-    kind.prepare()
-    return kind(data.generate(min(count, SINGLES)))
-
-
-def changed_order(count):
-    """The ids of those rows, not in order."""
-    return shuffled(min(count, SINGLES))
 
 
 class OfEngine:

@@ -1,4 +1,4 @@
-"""Point reads, scans, filters, iteration: 50,000 reads or REPEAT questions in one timed call.
+"""Point reads, scans, filters, the best rows, iteration: 50,000 reads or REPEAT questions in one timed call.
 
 No peak memory here: asv counts what ``setup`` needs, and loading needs more than any of these.
 """
@@ -130,3 +130,13 @@ class Iterate(OfEngine):
 
     def time_iterate(self, engine, count):
         self.store.iterate()
+
+
+class QueryTop(OfEngine):
+    """The ten best rows under a condition, by the query builder."""
+
+    workload = "query_top"
+
+    def time_query_top(self, engine, count):
+        for _ in range(REPEAT["query_top"]):
+            self.store.query_top()

@@ -10,14 +10,29 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any, ClassVar, Optional
 
 from ..core import SnapDB
 from ..query import query
 from ..schema import ColumnDef, Schema
-from .rows import ARRAYS, NAMES, ROOMS, SCHEMA, SENSOR, THREE, span
+from .rows import ARRAYS, NAMES, PLACES, SCHEMA, SENSOR, THREE, VISITS, packed
 
 Row = dict[str, Any]
+Ranges = Iterable[tuple[Any, Any]]
+
+#: questions of indexes, which are put to those that users give indexes to
+LOOKUP = "lookup"
+RANGES = frozenset(("range_unsorted", "range_sorted", "range_zones"))
+MAKING = {"create_index": "hash", "create_range_index": "range"}
+OF_INDEXES = RANGES.union(MAKING, (LOOKUP,))
+#: loops over rows that change one at a time
+SINGLY = frozenset(("single_insert", "single_update", "single_delete"))
+#: the index that a question is answered by: its column and kind; every other question finds no index
+SNAP_INDEXES = {LOOKUP: ("id", "hash"), "range_unsorted": ("temp", "range"), "range_sorted": ("ts", "range")}
+#: the same of sqlite3, which has its primary key for the lookup and needs an index where SnapDB has zone maps
+SQL_INDEXES = {"range_unsorted": "temp", "range_sorted": "ts", "range_zones": "ts"}
 
 
 def single_thread() -> None:
@@ -37,8 +52,6 @@ class Contender:
     most_reads: ClassVar[Optional[int]] = None
     #: workloads that it has no call for, or none that its users would write
     lacks: ClassVar[frozenset[str]] = frozenset()
-    #: workloads of tables that are worked with, which only the contenders have that are used so
-    has: ClassVar[frozenset[str]] = frozenset()
     #: whether Python's allocator (tracemalloc) sees all of its memory
     traced: ClassVar[bool] = False
 
@@ -54,11 +67,6 @@ class Contender:
         return all(importlib.util.find_spec(module) is not None for module in cls.requires)
 
     @classmethod
-    def offers(cls, workload: str) -> bool:
-        """Whether it takes part."""
-        return workload in cls.has if workload in WORKED else workload not in cls.lacks
-
-    @classmethod
     def from_columns(cls, columns: dict[str, Any]) -> Contender:
         """A store of NumPy arrays, one a column, of the types of the schema."""
         raise NotImplementedError
@@ -72,7 +80,11 @@ class Contender:
         """Set up for a workload; not timed."""
 
     def hold(self, values: list[int]) -> None:
-        """Keep the integers of ``packed_sum``; not timed."""
+        """Keep the integers of ``packed_sum`` and ``create_index``; not timed."""
+        raise NotImplementedError
+
+    def hold_join(self, visits: Iterable[Row], places: Iterable[Row]) -> None:
+        """Keep the two tables of ``join``; not timed."""
         raise NotImplementedError
 
     def point_read(self, ids: Iterable[int]) -> Any:
@@ -82,6 +94,50 @@ class Contender:
     def as_dict(self, row: Any) -> Row:
         """A row of ``point_read`` as a dict, to check it."""
         return dict(zip(NAMES, row))
+
+    def lookup(self, ids: Iterable[int]) -> Any:
+        """Find the rows with these ids by an index; the last one."""
+        raise NotImplementedError
+
+    def range_temp(self, ranges: Ranges) -> Any:
+        """The rows with a temp in each of these ranges, ordered by it; those of the last one."""
+        raise NotImplementedError
+
+    def range_ts(self, ranges: Ranges) -> Any:
+        """The same of ts, which rises from row to row."""
+        raise NotImplementedError
+
+    def create_index(self) -> None:
+        """An index for equality of the integers that ``hold`` gave."""
+        raise NotImplementedError
+
+    def create_range_index(self) -> None:
+        """An ordered index of them."""
+        raise NotImplementedError
+
+    def held(self, value: int, kind: str) -> int:
+        """How often that index has a value."""
+        raise NotImplementedError
+
+    def index_bytes(self, kind: str) -> Optional[int]:
+        """Bytes that an index ("hash" or "range") of the integers takes; None where nothing tells."""
+        return None
+
+    def update_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        """Give the rows with these ids a new temp, by a call each."""
+        raise NotImplementedError
+
+    def delete_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        """Delete the rows with these ids, by a call each."""
+        raise NotImplementedError
+
+    def query_top(self) -> Any:
+        """The ten rows with the highest temp where sensor > 8, the highest first."""
+        raise NotImplementedError
+
+    def join(self) -> Any:
+        """Each of the visits with its place, as rows."""
+        raise NotImplementedError
 
     def scan_sum(self) -> Any:
         """SUM(temp) over all rows."""
@@ -121,14 +177,16 @@ class Contender:
 
     def comparable(self, workload: str, answer: Any) -> Any:
         """An answer in the form that is compared; not timed."""
-        if workload == "point_read":
+        if workload in ("point_read", LOOKUP):
             return self.as_dict(answer)
+        if workload in RANGES or workload == "query_top":
+            return [self.as_dict(row) for row in answer]
+        if workload == "join":
+            return sorted((one["visit"], one["name"]) if isinstance(one, dict) else (one[0], one[-1]) for one in answer)
+        if workload in MAKING:
+            return self.held(packed(1)[0], MAKING[workload])  # the first of all that hold() gave
         if workload == "select_records":
             return [one["id"] if isinstance(one, dict) else one[0] for one in answer]
-        if workload == "lookup":
-            return self.as_dict(answer)
-        if workload == "query_top":
-            return [_id_of(one) for one in answer]
         if workload == "select_columns":
             return [int(one) for one in answer["id"]]
         return dict(answer) if workload == "group_sum" else answer
@@ -141,51 +199,12 @@ class Contender:
         """Walk over all rows; how many there were."""
         raise NotImplementedError
 
-    def lookups(self, ids: Iterable[int]) -> Any:
-        """Read the rows with these values of ``id`` by its index; the last one."""
-        raise NotImplementedError
-
-    def ranges(self, column: str, keys: Iterable[int]) -> int:
-        """Read about 100 rows between two values of a column, in its order, for each key; how many rows there were."""
-        raise NotImplementedError
-
-    def top(self) -> Any:
-        """The ten rows with the greatest temp where sensor > 8, as the contender's natural row objects."""
-        raise NotImplementedError
-
-    def make_index(self) -> None:
-        """Make an index of ``ts``. ``before`` has dropped the last one."""
-        raise NotImplementedError
-
-    def hold_rooms(self, count: int) -> None:
-        """Keep the two tables of ``join``; not timed."""
-        raise NotImplementedError
-
-    def join(self) -> int:
-        """Pairs of rows that are equal in ``room``, as Python objects; how many."""
-        raise NotImplementedError
-
-    def update_each(self, ids: Iterable[int]) -> None:
-        """Change ``temp`` of these rows to 1.5, a call each."""
-        raise NotImplementedError
-
-    def delete_each(self, ids: Iterable[int]) -> None:
-        """Delete these rows, a call each."""
-        raise NotImplementedError
-
     def reported_bytes(self) -> Optional[int]:
         """What the store itself says it holds, None where it cannot."""
         return None
 
     def close(self) -> None:
         """Give everything back."""
-
-
-def _id_of(row: Any) -> Any:
-    """The id of a row of ``top``: a dict, a tuple, or a pair of row id and dict."""
-    if isinstance(row, dict):
-        return row["id"]
-    return row[1]["id"] if isinstance(row[1], dict) else row[0]
 
 
 def walk(rows: Iterable[Any]) -> int:
@@ -196,27 +215,23 @@ def walk(rows: Iterable[Any]) -> int:
     return count
 
 
-#: workloads of tables that are worked with: by indexes, in an order, with another table, row by row
-WORKED = (
-    "lookup", "range_index", "range_sorted", "range_zones", "query_top", "join", "create_index", "update_each",
-    "delete_each",
-)  # fmt: skip
-#: the column that a workload has an index of, in order; SnapDB's zone maps do without
-ORDERED = {"range_index": "temp", "range_sorted": "ts", "range_zones": "ts"}
+#: the ten best rows, for those that speak SQL
+TOP = "SELECT * FROM t WHERE sensor > 8 ORDER BY temp DESC LIMIT 10"
 #: workloads that must read every row
 UNAIDED = ("scan_sum", "int_sum", "packed_sum")
 
 
 class _Snap(Contender):
     storage_type: ClassVar[str]
-    has = frozenset(WORKED)
     traced = True
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self.db = self._empty(SCHEMA)
+        schema = Schema([ColumnDef(name, dtype) for name, dtype in SCHEMA])
+        self.db = SnapDB(":memory:", schema, storage_type=self.storage_type)
         self.side: Optional[SnapDB] = None
-        self.rooms: Optional[SnapDB] = None
-        self.ordered: list[str] = []
+        self.side_index: Optional[str] = None
+        self.index: Optional[tuple[str, str]] = None
+        self.tables: list[SnapDB] = []
         self.db.batch_insert(rows)
 
     @classmethod
@@ -239,24 +254,109 @@ class _Snap(Contender):
             if db is not None:
                 engine: Any = db._engine
                 engine.zone_answers = workload not in UNAIDED
-        self._index(workload)
+        wanted = SNAP_INDEXES.get(workload)
+        if wanted != self.index:
+            if self.index is not None:
+                self._drop(self.db, *self.index)
+            if wanted is not None:
+                self._create(self.db, *wanted)
+            self.index = wanted
+        self._drop_side()
 
-    def _index(self, workload: str) -> None:
-        """Have the indexes that a workload asks for, made, and no other."""
-        db = self.db
-        for name in [*db.indexes]:
-            db.drop_index(name)
-        for name in self.ordered:
-            db.drop_range_index(name)
-        self.ordered = [ORDERED[workload]] if workload in ("range_index", "range_sorted") else []
-        for name in self.ordered:
-            db.create_range_index(name)
-        if workload == "lookup":
-            db.create_index("id")
+    @staticmethod
+    def _create(db: SnapDB, column: str, kind: str) -> None:
+        (db.create_index if kind == "hash" else db.create_range_index)(column)
+
+    @staticmethod
+    def _drop(db: SnapDB, column: str, kind: str) -> None:
+        (db.drop_index if kind == "hash" else db.drop_range_index)(column)
+
+    def _drop_side(self) -> None:
+        if self.side is not None and self.side_index is not None:
+            self._drop(self.side, "v", self.side_index)
+            self.side_index = None
+
+    def _memory_table(self, columns: Iterable[tuple[str, str]], rows: Iterable[Row]) -> SnapDB:
+        made = SnapDB(":memory:", Schema([ColumnDef(*one) for one in columns]), storage_type=self.storage_type)
+        made.batch_insert(rows)
+        return made
 
     def hold(self, values: list[int]) -> None:
-        self.side = self._empty([("v", "i64")])
+        self.side = self._memory_table([("v", "i64")], [])
         self.side.insert_columns({"v": values})
+
+    def hold_join(self, visits: Iterable[Row], places: Iterable[Row]) -> None:
+        self.tables = [self._memory_table(VISITS, visits), self._memory_table(PLACES, places)]
+
+    def lookup(self, ids: Iterable[int]) -> Any:
+        lookup = self.db.lookup
+        row = None
+        for i in ids:
+            row = lookup("id", i)
+        return row
+
+    def range_temp(self, ranges: Ranges) -> Any:
+        return self._ranges("temp", ranges)
+
+    def range_ts(self, ranges: Ranges) -> Any:
+        return self._ranges("ts", ranges)
+
+    def _ranges(self, column: str, ranges: Ranges) -> Any:
+        range_find = self.db.range_find
+        rows = None
+        for low, high in ranges:
+            rows = range_find(column, low, high)
+        return rows
+
+    def create_index(self) -> None:
+        if self.side is not None:
+            self.side.create_index("v")
+            self.side_index = "hash"
+
+    def create_range_index(self) -> None:
+        if self.side is not None:
+            self.side.create_range_index("v")
+            self.side_index = "range"
+
+    def held(self, value: int, kind: str) -> int:
+        if self.side is None or self.side_index != kind:
+            return -1
+        return len(self.side.find(v=value) if kind == "hash" else self.side.range_find("v", value, value))
+
+    def index_bytes(self, kind: str) -> Optional[int]:
+        side = self.side
+        if side is None:
+            return None
+        self._drop_side()
+        before = side.memory_usage()
+        self._create(side, "v", kind)
+        taken = side.memory_usage() - before
+        self._drop(side, "v", kind)
+        return int(taken)
+
+    def update_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        update = self.db.update
+        for i, temp in changes:
+            update(i, {"temp": temp})
+
+    def delete_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        delete = self.db.delete
+        for i, _ in changes:
+            delete(i)
+
+    def query_top(self) -> Any:
+        return query(self.db).filter(list(SENSOR)).order("temp", desc=True).slice(10).execute()
+
+    def join(self) -> Any:
+        visits, places = self.tables
+        return visits.join(places, "place", "place")
+
+    def comparable(self, workload: str, answer: Any) -> Any:
+        if workload == "query_top":
+            answer = [row for _, row in answer]
+        elif workload == "join":
+            answer = ({**visit, **place} for visit, place in answer)
+        return super().comparable(workload, answer)
 
     def point_read(self, ids: Iterable[int]) -> Any:
         get = self.db.get
@@ -299,54 +399,11 @@ class _Snap(Contender):
     def iterate(self) -> int:
         return walk(self.db)
 
-    def lookups(self, ids: Iterable[int]) -> Any:
-        lookup = self.db.lookup
-        row = None
-        for i in ids:
-            row = lookup("id", i)
-        return row
-
-    def ranges(self, column: str, keys: Iterable[int]) -> int:
-        count = 0
-        for low, high in span(column, keys, len(self.db)):
-            count += len(self.db.range_find(column, low, high))
-        return count
-
-    def top(self) -> Any:
-        return query(self.db).filter(sensor={"gt": 8}).order("temp", desc=True).slice(10).execute()
-
-    def make_index(self) -> None:
-        self.db.create_index("ts")
-
-    def hold_rooms(self, count: int) -> None:
-        hours, rooms = [("n", "i64"), ("room", "i64")], [("room", "i64"), ("name", "str")]
-        self.side = self._empty(hours)
-        self.side.insert_columns({"n": range(count), "room": [n % ROOMS for n in range(count)]})
-        self.rooms = self._empty(rooms)
-        self.rooms.insert_columns({"room": range(ROOMS), "name": [f"room {n}" for n in range(ROOMS)]})
-
-    def _empty(self, columns: Iterable[tuple[str, str]]) -> SnapDB:
-        schema = Schema([ColumnDef(name, dtype) for name, dtype in columns])
-        return SnapDB(":memory:", schema, storage_type=self.storage_type)
-
-    def join(self) -> int:
-        return len(self.side.join(self.rooms, "room", "room")) if self.side is not None else 0
-
-    def update_each(self, ids: Iterable[int]) -> None:
-        update = self.db.update
-        for i in ids:
-            update(i, {"temp": 1.5})
-
-    def delete_each(self, ids: Iterable[int]) -> None:
-        delete = self.db.delete
-        for i in ids:
-            delete(i)
-
     def reported_bytes(self) -> Optional[int]:
         return int(self.db.memory_usage())
 
     def close(self) -> None:
-        for db in (self.db, self.side, self.rooms):
+        for db in (self.db, self.side, *self.tables):
             if db is not None:
                 db.close()
 
@@ -373,7 +430,6 @@ class Sqlite(Contender):
     name = "sqlite"
     label = "sqlite3"
     requires = ("_sqlite3",)  # some builds of Python lack it
-    has = frozenset(WORKED)
     lacks = frozenset(("insert_columns", "select_columns"))
     module: ClassVar[Any] = None
 
@@ -390,6 +446,82 @@ class Sqlite(Contender):
             execute("INSERT INTO t VALUES(:id, :ts, :sensor, :status, :temp)", row)
         made.connection.commit()
         return made
+
+    def before(self, workload: str) -> None:
+        # an index that a question is not about would change how sqlite3 answers it
+        wanted = SQL_INDEXES.get(workload)
+        for column in ("temp", "ts"):
+            if column == wanted:
+                self.connection.execute(f"CREATE INDEX IF NOT EXISTS t_{column} ON t({column})")
+            else:
+                self.connection.execute(f"DROP INDEX IF EXISTS t_{column}")
+        self.connection.execute("DROP INDEX IF EXISTS side_v")
+
+    def hold_join(self, visits: Iterable[Row], places: Iterable[Row]) -> None:
+        connection = self.connection
+        connection.execute("CREATE TABLE visits(visit INTEGER PRIMARY KEY, place INTEGER, spent REAL)")
+        connection.execute("CREATE TABLE places(place INTEGER PRIMARY KEY, name TEXT)")
+        connection.executemany("INSERT INTO visits VALUES(:visit, :place, :spent)", visits)
+        connection.executemany("INSERT INTO places VALUES(:place, :name)", places)
+        connection.commit()
+
+    def lookup(self, ids: Iterable[int]) -> Any:
+        return self.point_read(ids)
+
+    def range_temp(self, ranges: Ranges) -> Any:
+        return self._ranges("SELECT * FROM t WHERE temp BETWEEN ? AND ? ORDER BY temp, id", ranges)
+
+    def range_ts(self, ranges: Ranges) -> Any:
+        return self._ranges("SELECT * FROM t WHERE ts BETWEEN ? AND ? ORDER BY ts, id", ranges)
+
+    def _ranges(self, sql: str, ranges: Ranges) -> Any:
+        # whole rows in the order of the values, as range_find gives them; the index has that order, nothing is sorted
+        execute = self.connection.execute
+        rows = None
+        for ends in ranges:
+            rows = execute(sql, ends).fetchall()
+        return rows
+
+    def create_index(self) -> None:
+        self.connection.execute("CREATE INDEX side_v ON side(v)")
+
+    def create_range_index(self) -> None:
+        self.create_index()  # it has one kind
+
+    def held(self, value: int, kind: str) -> int:
+        return int(self._one(f"SELECT COUNT(*) FROM side INDEXED BY side_v WHERE v = {value}"))
+
+    def index_bytes(self, kind: str) -> Optional[int]:
+        self.connection.execute("DROP INDEX IF EXISTS side_v")
+        before = self._bytes()
+        self.create_index()
+        taken = self._bytes() - before
+        self.connection.execute("DROP INDEX side_v")
+        return taken
+
+    def _bytes(self) -> int:
+        pages = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
+        return int(pages * self._one("PRAGMA page_size"))
+
+    def update_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        execute = self.connection.execute
+        execute("BEGIN")
+        for i, temp in changes:
+            execute("UPDATE t SET temp=? WHERE id=?", (temp, i))
+        self.connection.commit()
+
+    def delete_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        execute = self.connection.execute
+        execute("BEGIN")
+        for i, _ in changes:
+            execute("DELETE FROM t WHERE id=?", (i,))
+        self.connection.commit()
+
+    def query_top(self) -> Any:
+        return self.connection.execute(TOP).fetchall()
+
+    def join(self) -> Any:
+        return self.connection.execute("SELECT * FROM visits JOIN places USING(place)").fetchall()
 
     def hold(self, values: list[int]) -> None:
         self.connection.execute("CREATE TABLE side(v INTEGER)")
@@ -443,52 +575,6 @@ class Sqlite(Contender):
     def iterate(self) -> int:
         return walk(self.connection.execute("SELECT * FROM t"))
 
-    def before(self, workload: str) -> None:
-        self.connection.execute("DROP INDEX IF EXISTS i")
-        if workload in ORDERED:
-            self.connection.execute(f"CREATE INDEX i ON t({ORDERED[workload]})")
-
-    def lookups(self, ids: Iterable[int]) -> Any:
-        return self.point_read(ids)
-
-    def ranges(self, column: str, keys: Iterable[int]) -> int:
-        count = 0
-        query = f"SELECT * FROM t WHERE {column} BETWEEN ? AND ? ORDER BY {column}"
-        for ends in span(column, keys, int(self._one("SELECT COUNT(*) FROM t"))):
-            count += len(self.connection.execute(query, ends).fetchall())
-        return count
-
-    def top(self) -> Any:
-        query = "SELECT * FROM t WHERE sensor > 8 ORDER BY temp DESC, id LIMIT 10"
-        return self.connection.execute(query).fetchall()
-
-    def make_index(self) -> None:
-        self.connection.execute("CREATE INDEX i ON t(ts)")
-
-    def hold_rooms(self, count: int) -> None:
-        self.connection.execute("CREATE TABLE hours(n INTEGER, room INTEGER)")
-        self.connection.executemany("INSERT INTO hours VALUES(?, ?)", ((n, n % ROOMS) for n in range(count)))
-        self.connection.execute("CREATE TABLE rooms(room INTEGER PRIMARY KEY, name TEXT)")
-        self.connection.executemany("INSERT INTO rooms VALUES(?, ?)", ((n, f"room {n}") for n in range(ROOMS)))
-        self.connection.commit()
-
-    def join(self) -> int:
-        return len(self.connection.execute("SELECT * FROM hours JOIN rooms USING (room)").fetchall())
-
-    def update_each(self, ids: Iterable[int]) -> None:
-        execute = self.connection.execute
-        execute("BEGIN")
-        for i in ids:
-            execute("UPDATE t SET temp=? WHERE id=?", (1.5, i))
-        self.connection.commit()
-
-    def delete_each(self, ids: Iterable[int]) -> None:
-        execute = self.connection.execute
-        execute("BEGIN")
-        for i in ids:
-            execute("DELETE FROM t WHERE id=?", (i,))
-        self.connection.commit()
-
     def close(self) -> None:
         self.connection.close()
 
@@ -498,7 +584,7 @@ class Dicts(Contender):
 
     name = "dict"
     label = "dict"
-    lacks = frozenset(("insert_columns", "select_columns"))
+    lacks = frozenset(("insert_columns", "select_columns", "join")) | (OF_INDEXES - {LOOKUP})
     traced = True
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -539,6 +625,22 @@ class Dicts(Contender):
             found[row["status"]] = found.get(row["status"], 0.0) + row["temp"]
         return found
 
+    def lookup(self, ids: Iterable[int]) -> Any:
+        return self.point_read(ids)
+
+    def update_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        table = self.table
+        for i, temp in changes:
+            table[i]["temp"] = temp
+
+    def delete_each(self, changes: Iterable[tuple[int, float]]) -> None:
+        table = self.table
+        for i, _ in changes:
+            del table[i]
+
+    def query_top(self) -> Any:
+        return nlargest(10, (row for row in self.table.values() if row["sensor"] > 8), key=itemgetter("temp"))
+
     def point_read(self, ids: Iterable[int]) -> Any:
         table = self.table
         row = None
@@ -573,8 +675,7 @@ class Pandas(Contender):
     name = "pandas"
     label = "pandas"
     requires = ("pandas",)
-    has = frozenset(("query_top", "join"))
-    lacks = frozenset(("single_insert",))
+    lacks = SINGLY | OF_INDEXES
     most_reads = 2_000
     module: ClassVar[Any] = None
 
@@ -586,6 +687,8 @@ class Pandas(Contender):
     def __init__(self, rows: Iterable[Row]) -> None:
         self.frame = self.module.DataFrame(rows)
         self.side: Any = None
+        self.visits: Any = None
+        self.places: Any = None
 
     @classmethod
     def from_columns(cls, columns: dict[str, Any]) -> Contender:
@@ -595,6 +698,16 @@ class Pandas(Contender):
 
     def hold(self, values: list[int]) -> None:
         self.side = self.module.Series(values, dtype="int64")
+
+    def hold_join(self, visits: Iterable[Row], places: Iterable[Row]) -> None:
+        self.visits, self.places = self.module.DataFrame(visits), self.module.DataFrame(places)
+
+    def query_top(self) -> Any:
+        frame = self.frame
+        return frame[frame["sensor"] > 8].nlargest(10, "temp").to_dict("records")
+
+    def join(self) -> Any:
+        return self.visits.merge(self.places, on="place").to_dict("records")
 
     def _chosen(self) -> Any:
         frame = self.frame
@@ -642,18 +755,6 @@ class Pandas(Contender):
     def iterate(self) -> int:
         return walk(self.frame.itertuples())
 
-    def top(self) -> Any:
-        frame = self.frame
-        return frame[frame["sensor"] > 8].nlargest(10, "temp").to_dict("records")
-
-    def hold_rooms(self, count: int) -> None:
-        frame = self.module.DataFrame
-        self.side = frame({"n": range(count), "room": [n % ROOMS for n in range(count)]})
-        self.rooms = frame({"room": range(ROOMS), "name": [f"room {n}" for n in range(ROOMS)]})
-
-    def join(self) -> int:
-        return len(self.side.merge(self.rooms, on="room").to_dict("records"))
-
     def reported_bytes(self) -> Optional[int]:
         return int(self.frame.memory_usage(deep=True).sum())
 
@@ -669,7 +770,7 @@ class NumPy(Contender):
     requires = ("numpy",)
     most_reads = 20_000
     module: ClassVar[Any] = None
-    lacks = frozenset(("single_insert", "select_records"))
+    lacks = frozenset(("select_records", "query_top", "join")) | SINGLY | OF_INDEXES
     traced = True
 
     @classmethod
@@ -748,8 +849,7 @@ class Polars(Contender):
     name = "polars"
     label = "polars"
     requires = ("polars",)
-    has = frozenset(("query_top", "join"))
-    lacks = frozenset(("single_insert",))
+    lacks = SINGLY | OF_INDEXES
     module: ClassVar[Any] = None
 
     @classmethod
@@ -759,6 +859,8 @@ class Polars(Contender):
     def __init__(self, rows: Iterable[Row]) -> None:
         self.frame = self.module.DataFrame(rows)
         self.side: Any = None
+        self.visits: Any = None
+        self.places: Any = None
 
     @classmethod
     def from_columns(cls, columns: dict[str, Any]) -> Contender:
@@ -768,6 +870,17 @@ class Polars(Contender):
 
     def hold(self, values: list[int]) -> None:
         self.side = self.module.Series(values, dtype=self.module.Int64)
+
+    def hold_join(self, visits: Iterable[Row], places: Iterable[Row]) -> None:
+        self.visits, self.places = self.module.DataFrame(visits), self.module.DataFrame(places)
+
+    def query_top(self) -> Any:
+        # lazily: only then does it look for the best rows instead of sorting all
+        chosen = self.frame.lazy().filter(self.module.col("sensor") > 8)
+        return chosen.sort("temp", descending=True).head(10).collect().to_dicts()
+
+    def join(self) -> Any:
+        return self.visits.join(self.places, on="place").to_dicts()
 
     def _chosen(self) -> Any:
         col = self.module.col
@@ -816,17 +929,6 @@ class Polars(Contender):
     def iterate(self) -> int:
         return walk(self.frame.iter_rows(named=True))
 
-    def top(self) -> Any:
-        return self.frame.filter(self.module.col("sensor") > 8).top_k(10, by="temp").to_dicts()
-
-    def hold_rooms(self, count: int) -> None:
-        frame = self.module.DataFrame
-        self.side = frame({"n": range(count), "room": [n % ROOMS for n in range(count)]})
-        self.rooms = frame({"room": range(ROOMS), "name": [f"room {n}" for n in range(ROOMS)]})
-
-    def join(self) -> int:
-        return len(self.side.join(self.rooms, on="room").to_dicts())
-
     def reported_bytes(self) -> Optional[int]:
         return int(self.frame.estimated_size())
 
@@ -853,8 +955,7 @@ class DuckDB(Contender):
     name = "duckdb"
     label = "DuckDB"
     requires = ("duckdb", "pyarrow")
-    has = frozenset(("query_top", "join"))
-    lacks = frozenset(("insert_columns", "single_insert"))
+    lacks = frozenset(("insert_columns",)) | SINGLY | OF_INDEXES
     most_reads = 500
     module: ClassVar[Any] = None
     arrow: ClassVar[Any] = None
@@ -879,6 +980,20 @@ class DuckDB(Contender):
         other.register("source", self.arrow.table({"v": values}))
         other.execute("CREATE TABLE side AS SELECT * FROM source")
         other.close()
+
+    def hold_join(self, visits: Iterable[Row], places: Iterable[Row]) -> None:
+        other = self.connection.cursor()
+        for name, rows in (("visits", visits), ("places", places)):
+            other.register("source", self.arrow.Table.from_pylist(list(rows)))
+            other.execute(f"CREATE TABLE {name} AS SELECT * FROM source")
+            other.unregister("source")
+        other.close()
+
+    def query_top(self) -> Any:
+        return self.connection.execute(TOP).fetchall()
+
+    def join(self) -> Any:
+        return self.connection.execute("SELECT * FROM visits JOIN places USING(place)").fetchall()
 
     def point_read(self, ids: Iterable[int]) -> Any:
         execute = self.connection.execute
@@ -919,18 +1034,6 @@ class DuckDB(Contender):
     def select_columns(self) -> Any:
         query = "SELECT id FROM t WHERE sensor > 8 AND status = 'active' AND temp < 35.0"
         return self.connection.execute(query).fetchnumpy()
-
-    def top(self) -> Any:
-        return self.connection.execute("SELECT * FROM t WHERE sensor > 8 ORDER BY temp DESC, id LIMIT 10").fetchall()
-
-    def hold_rooms(self, count: int) -> None:
-        other = self.connection.cursor()
-        other.execute(f"CREATE TABLE hours AS SELECT range AS n, range % {ROOMS} AS room FROM range({count})")
-        other.execute(f"CREATE TABLE rooms AS SELECT range AS room, 'room ' || range AS name FROM range({ROOMS})")
-        other.close()
-
-    def join(self) -> int:
-        return len(self.connection.execute("SELECT * FROM hours JOIN rooms USING (room)").fetchall())
 
     def _batches(self) -> Iterator[Any]:
         cursor = self.connection.execute("SELECT * FROM t")

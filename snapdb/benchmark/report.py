@@ -7,7 +7,7 @@ from typing import Any
 
 from .files import FILE_TITLES, FILE_UNITS, PARQUET, SIZE
 from .typed_files import PARQUET_LABEL
-from .workloads import ALLOCATED, MEMORY, REPORTED, TITLES, UNITS
+from .workloads import ALLOCATED, INDEX_BYTES, MEMORY, RANGE_INDEX_BYTES, REPORTED, TITLES, UNITS
 
 
 def amount(value: float) -> str:
@@ -52,6 +52,10 @@ def figures(report: dict[str, Any]) -> str:
     for name, workload in report["workloads"].items():
         taken = [workload["contenders"].get(one) for one in names]
         cells = [amount(one["per_second"]) if one else "–" for one in taken]
+        lines.append([f"{TITLES[name]} ({UNITS[name]})", *cells])
+    entries = report.get("indexes", {}).get("contenders", {})
+    for name, kind in ((INDEX_BYTES, "hash"), (RANGE_INDEX_BYTES, "range")) if entries else ():
+        cells = [_three(entries[one][kind]) if one in entries else "–" for one in names]
         lines.append([f"{TITLES[name]} ({UNITS[name]})", *cells])
     held = report.get("memory", {}).get("contenders", {})
     for name, field in ((MEMORY, "bytes"), (ALLOCATED, "allocated"), (REPORTED, "reported")) if held else ():
@@ -130,7 +134,7 @@ def markdown(report: dict[str, Any]) -> str:
     if report["skipped"]:
         about += f"\n\nNot installed: {', '.join(report['skipped'])}."
     parts = [about]
-    if report["workloads"] or "memory" in report:
+    if report["workloads"] or "memory" in report or "indexes" in report:
         parts += ["Figures (median of the rounds)", figures(report)]
     for mine in ("columnar", "row"):
         if mine in report["labels"] and len(report["labels"]) > 1 and report["ratios"]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
-from . import files, machine, memory
+from . import changes, files, machine, memory
 from . import rows as data
 from .file_peers import FILE_BY_NAME, FileContender
 from .files import FILE_NAMES
@@ -20,24 +20,27 @@ from .timing import engine_ratios, figure, rotated, seconds, spread
 from .workloads import (
     ALLOCATED,
     BULK_INSERT,
-    CHANGING,
-    CREATE_INDEX,
+    INDEX_BYTES,
     INSERT_COLUMNS,
     JOIN,
     JOINED,
     MEMORY,
     NAMES,
-    PACKED_SUM,
+    RANGE_INDEX_BYTES,
     READING,
     REPORTED,
+    SIDE,
     SINGLE_INSERT,
     UNITS,
-    UPDATE_EACH,
+    Asked,
     Workload,
     WrongAnswer,
+    asked_from,
+    asked_of,
     check,
     expected,
-    keys_for,
+    handled,
+    joined,
 )  # fmt: skip
 
 #: one timing lasts at least this long, where repeating the call can make it so
@@ -103,8 +106,9 @@ def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
     for contender in what.contenders:
         contender.prepare()
     timed: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     if set(what.workloads) - {MEMORY}:
-        timed = _timings(what, say)
+        timed, entries = _timings(what, say)
     report: dict[str, Any] = {
         "format": 1,
         "rows": what.rows,
@@ -116,6 +120,8 @@ def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
         "skipped": list(what.skipped),
         "workloads": {name: {"unit": UNITS[name], "contenders": timed[name]} for name in NAMES if name in timed},
     }
+    if INDEX_BYTES in what.workloads:
+        report["indexes"] = {"unit": "bytes per entry", "contenders": entries}
     if MEMORY in what.workloads:
         report["memory"] = memory.measure_all([one.name for one in what.contenders], what.rows, say)
     report["ratios"] = ratios(report)
@@ -125,10 +131,11 @@ def run(what: Plan, note: Optional[Note] = None) -> dict[str, Any]:
     return report
 
 
-def _timings(what: Plan, say: Note) -> dict[str, dict[str, Any]]:
+def _timings(what: Plan, say: Note) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The figures of every workload, and the bytes of the indexes."""
     rows = list(data.generate(what.rows))
-    keys = data.keys(what.rows, what.reads)
-    answers = expected(rows, keys)
+    asked = asked_of(rows, what.reads)
+    answers = expected(rows, asked)
     timed: dict[str, dict[str, Any]] = {}
     rounds = what.rounds if BULK_INSERT in what.workloads else 0
     stores, inserts = _bulk_inserts(what.contenders, rows, rounds, say)
@@ -137,28 +144,54 @@ def _timings(what: Plan, say: Note) -> dict[str, dict[str, Any]]:
     for name, takes in ((INSERT_COLUMNS, _columns_of), (SINGLE_INSERT, _singles_of)):
         if name in what.workloads:
             timed[name] = _other_inserts(name, takes(rows), what, say)
-    for name in CHANGING:
+    for name in changes.CHANGES:
         if name in what.workloads:
-            timed[name] = _changes(name, rows[:SINGLES], what, say)
+            timed[name] = changes.run(name, what.contenders, rows, what.rounds, say)
     # the stores are loaded: what they did not keep is given back before anything is read
     del rows
+    entries: dict[str, Any] = {}
     try:
+        _hold_side(stores, what)
         for workload in READING:
             if workload.name in what.workloads:
                 say(workload.title)
-                if workload.name == PACKED_SUM:
-                    values = data.packed(what.rows)
-                    for store in stores:
-                        store.hold(values)
                 if workload.name == JOIN:
-                    for store in stores:
-                        if store.offers(JOIN):
-                            store.hold_rooms(min(what.rows, JOINED))
-                timed[workload.name] = _reading(workload, stores, keys, answers[workload.name], what)
+                    answers[JOIN] = _hold_join(stores, what.rows)
+                timed[workload.name] = _reading(workload, stores, asked, answers[workload.name], what)
+        if INDEX_BYTES in what.workloads:
+            entries = _index_bytes(stores, what.rows)
     finally:
         for store in stores:
             store.close()
-    return timed
+    return timed, entries
+
+
+def _hold_side(stores: list[Contender], what: Plan) -> None:
+    """Give the stores the integers that some workloads are about."""
+    wanted = SIDE.union((INDEX_BYTES,)).intersection(what.workloads)
+    values = data.packed(what.rows) if wanted else []
+    for store in stores:
+        if wanted - store.lacks:
+            store.hold(values)
+
+
+def _hold_join(stores: list[Contender], rows: int) -> list[tuple[int, str]]:
+    """Give the stores the tables of the join; its answer."""
+    count = min(rows, JOINED)
+    for store in stores:
+        if JOIN not in store.lacks:
+            store.hold_join(data.visits(count), data.places())
+    return joined(count)
+
+
+def _index_bytes(stores: list[Contender], rows: int) -> dict[str, Any]:
+    """Bytes per entry of an index of each kind, for those that can tell."""
+    found: dict[str, Any] = {}
+    for store in stores:
+        taken = {kind: store.index_bytes(kind) for kind in ("hash", "range")}
+        if None not in taken.values():
+            found[store.name] = {kind: (size or 0) / rows for kind, size in taken.items()}
+    return found
 
 
 def _bulk_inserts(
@@ -207,7 +240,7 @@ def _singles_of(rows: list[dict[str, Any]]) -> Optional[_Load]:
 
 def _other_inserts(name: str, load: Optional[_Load], what: Plan, say: Note) -> dict[str, Any]:
     """Load fresh stores in another way, after an untimed one whose rows are counted."""
-    order = [contender for contender in what.contenders if contender.offers(name) and load is not None]
+    order = [contender for contender in what.contenders if name not in contender.lacks and load is not None]
     times: dict[str, list[float]] = {contender.name: [] for contender in order}
     if load is None:
         return {}
@@ -223,63 +256,36 @@ def _other_inserts(name: str, load: Optional[_Load], what: Plan, say: Note) -> d
     return {one: figure(taken, load.rows, 1) for one, taken in times.items()}
 
 
-def shuffled(count: int) -> list[int]:
-    """The ids of so many rows in an order that is not theirs, always the same."""
-    return sorted(range(count), key=lambda idx: idx * 2654435769 % 2**32)
-
-
-def _changes(name: str, rows: list[dict[str, Any]], what: Plan, say: Note) -> dict[str, Any]:
-    """Change every row of a fresh store by a call of its own, in an order that is not theirs."""
-    order = [contender for contender in what.contenders if contender.offers(name)]
-    times: dict[str, list[float]] = {contender.name: [] for contender in order}
-    ids = shuffled(len(rows))
-    for number in range(what.rounds):
-        say(f"{name}, round {number + 1}")
-        for contender in rotated(order, number):
-            store = contender(rows)
-            taken, _ = seconds(partial(CHANGING[name], store, ids))
-            times[contender.name].append(taken)
-            if number == 0:
-                _check_changes(name, store, len(rows))
-            store.close()
-    return {one: figure(taken, len(rows), 1) for one, taken in times.items()}
-
-
-def _check_changes(name: str, store: Contender, rows: int) -> None:
-    left, total = store.iterate(), store.scan_sum()
-    if (left, total or 0.0) != ((rows, rows * 1.5) if name == UPDATE_EACH else (0, 0.0)):
-        raise WrongAnswer(f"{store.label}: {name}: {left} rows with a sum of {total} are left")
-
-
-def _reading(workload: Workload, stores: list[Contender], keys: list[int], right: Any, what: Plan) -> dict[str, Any]:
+def _reading(workload: Workload, stores: list[Contender], asked: Asked, right: Any, what: Plan) -> dict[str, Any]:
     """Time one workload; a first call of each contender warms it up, is checked and says how often to repeat."""
-    calls: dict[str, int] = {}
-    stores = [store for store in stores if store.offers(workload.name)]
+    stores = [store for store in stores if workload.name not in store.lacks]
     times: dict[str, list[float]] = {store.name: [] for store in stores}
-    chosen = {store.name: keys_for(workload.name, type(store), keys) for store in stores}
-    most = 1 if workload.name == CREATE_INDEX else MOST_CALLS
-    for store in stores:
-        store.before(workload.name)
-        _, answer = seconds(partial(workload.run, store, chosen[store.name]))
-        check(store, workload.name, answer, right)
-        store.before(workload.name)
-        taken, _ = seconds(partial(workload.run, store, chosen[store.name]))
-        calls[store.name] = min(most, max(1, int(LEAST_SECONDS / max(taken, 1e-9))))
+    chosen = {store.name: asked_from(type(store), asked) for store in stores}
+    calls = {store.name: _warm_up(workload, store, chosen[store.name], right) for store in stores}
     for number in range(what.rounds):
         for store in rotated(stores, number):
             store.before(workload.name)
             taken, _ = seconds(_repeat(workload, store, chosen[store.name], calls[store.name]))
             times[store.name].append(taken / calls[store.name])
-    handled = {"ops/s": None, "calls/s": 1}.get(workload.unit, what.rows)
-    return {name: figure(taken, handled or len(chosen[name]), calls[name]) for name, taken in times.items()}
+    rows = min(what.rows, JOINED) if workload.name == JOIN else what.rows
+    return {name: figure(taken, handled(workload, chosen[name], rows), calls[name]) for name, taken in times.items()}
 
 
-def _repeat(workload: Workload, store: Contender, keys: list[int], calls: int) -> Callable[[], None]:
+def _warm_up(workload: Workload, store: Contender, asked: Asked, right: Any) -> int:
+    """Check a first answer, which is kept no longer than that; how many calls one timing has."""
+    store.before(workload.name)
+    check(store, workload.name, workload.run(store, asked), right)
+    store.before(workload.name)
+    taken, _ = seconds(_repeat(workload, store, asked, 1))
+    return 1 if workload.once else min(MOST_CALLS, max(1, int(LEAST_SECONDS / max(taken, 1e-9))))
+
+
+def _repeat(workload: Workload, store: Contender, asked: Asked, calls: int) -> Callable[[], None]:
     run_once = workload.run
 
     def repeat() -> None:
         for _ in range(calls):
-            run_once(store, keys)
+            run_once(store, asked)
 
     return repeat
 
@@ -289,6 +295,10 @@ def ratios(report: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, workload in report["workloads"].items():
         result[name] = engine_ratios(workload["contenders"], OURS)
+    entries = report.get("indexes", {}).get("contenders", {})
+    if entries:
+        for part, kind in ((INDEX_BYTES, "hash"), (RANGE_INDEX_BYTES, "range")):
+            result[part] = _memory_ratios({name: one[kind] for name, one in entries.items()})
     held = report.get("memory", {}).get("contenders", {})
     if held:
         result[MEMORY] = _memory_ratios({name: one["bytes"] for name, one in held.items()})
