@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional,
 
 from ._ext._zones import judge
 from .conditions import Condition, Predicate, normalize
-from .errors import ValueTypeError, shorten
+from .errors import ConditionError, ValueTypeError, shorten
 from .ordering import Order, is_top, sorted_ids, sorted_of, top_ids
 from .scan import Page, Selector, View, Where, _bound, count, pages, readable, rows_at, window
 
@@ -85,12 +85,12 @@ class Query:
 
     def filter(self, /, *conditions: Any, **columns: Any) -> Query:
         """Only rows that meet all of it: ``filter(age=25, score={"gte": 60, "lt": 80})``, or conditions as
-        ``select_where`` takes them. Further filters narrow it down.
+        ``select_where`` takes them, a single one too: ``filter(("age", "gt", 25))``. Further filters narrow it down.
 
         ConditionError (a ValueError) for what cannot be understood or compared, UnknownColumnError.
         """
         schema = readable(self._db, "query()").schema
-        found = [one for given in (*conditions, columns) for one in normalize(given)]
+        found = [one for given in (*conditions, columns) for one in normalize(_listed(given))]
         terms = [_bound(schema, condition) for condition in found]
         plan = self._plan
         return self._with(conditions=(*plan.conditions, *found), terms=(*plan.terms, *terms))
@@ -287,6 +287,15 @@ def _items(view: View, page: Page) -> Iterator[Item]:
     for at in range(0, len(rows), STEP):
         part = page._replace(rows=rows[at : at + STEP])
         yield from zip(part.ids(), part.records(view, columns, view.schema.names))
+
+
+def _listed(given: Any) -> Any:
+    """Conditions as they are taken everywhere: here one (column, operator, value) may stand alone."""
+    if callable(given):
+        what = "filter() takes conditions as a list or a dict, not a callable"
+        raise ConditionError(what, hint="for a callable over rows use where_fn()")
+    alone = isinstance(given, tuple) and len(given) == 3 and all(isinstance(one, str) for one in given[:2])
+    return [given] if alone else given
 
 
 def _told(named: Named) -> str:

@@ -535,3 +535,13 @@ def test_module_and_method_have_the_same_name_and_do_not_meet(plain: SnapDB) -> 
     assert sorted(snapdb.query.__all__) == ["Query", "query"]
     assert isinstance(query(plain), Query)
     assert NAMES
+
+
+def test_a_condition_may_stand_alone(plain: SnapDB) -> None:
+    listed = query(plain).filter([("k", "gte", 2), ("k", "lt", 9)])
+    assert query(plain).filter(("k", "gte", 2), ("k", "lt", 9)).execute() == listed.execute()
+    assert query(plain).filter([("k", "gte", 2)], k={"lt": 9}).execute() == listed.execute()
+    with pytest.raises(errors.ConditionError, match=r"not a callable; for a callable over rows use where_fn\(\)"):
+        query(plain).filter(lambda row: True)
+    with pytest.raises(errors.ConditionError):
+        query(plain).filter(("k", "gte"))
