@@ -509,13 +509,14 @@ class SnapDB(Indexed, Maintenance):
 
     def delete(self, idx: int) -> None:
         """Delete row ``idx``; its id is not given out again. NotFoundError (a KeyError) where there is no such row."""
-        engine = self._writable()
         try:
-            if not self._indexes and self._file is None:
+            if self._file is None and not self._by_journal:  # in memory
+                engine = self._engine
                 engine.delete(idx)
-                if self._indexes:
+                if self._by_journal:
                     self._untold(engine)
                 return
+            engine = self._writable()
             with engine.writing():
                 self._open_engine()
                 engine.check_live([idx])
