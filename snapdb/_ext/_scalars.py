@@ -11,8 +11,10 @@ from decimal import Decimal, InvalidOperation
 from operator import index
 from struct import Struct
 from struct import error as StructError
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = ["damaged", "plain", "read", "written"]
 
@@ -38,10 +40,17 @@ def plain(value: Any) -> Any:
     for kind, base in _BASES:
         if isinstance(value, kind):
             return base(value)
+    from uuid import UUID  # not at the top: CPython 3.9 loads subprocess with it
+
+    if isinstance(value, UUID):
+        return UUID(bytes=value.bytes)
+    name = type(value).__name__
+    if name in _NO_INTEGERS:  # asked first: it would warn
+        raise TypeError(f"{name} cannot be stored")
     try:
         return index(value)
     except TypeError:
-        raise TypeError(f"{type(value).__name__} cannot be stored") from None
+        raise TypeError(f"{name} cannot be stored") from None
 
 
 def _plain_moment(value: dt.datetime) -> dt.datetime:
@@ -65,16 +74,20 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (dt.datetime, _plain_moment),
     (dt.date, lambda value: dt.date(value.year, value.month, value.day)),
     (Decimal, Decimal),
-    (UUID, lambda value: UUID(bytes=value.bytes)),
 )
+_NO_INTEGERS = ("bool_", "bool")  # NumPy's, which ``index`` takes in releases before 2.0
 
 
 def written(value: Any) -> bytes:
     """A long integer, datetime, date, Decimal or UUID with its tag; TypeError for anything else."""
     write = _WRITERS.get(type(value))
-    if write is None:
+    if write is not None:
+        return write(value)
+    from uuid import UUID
+
+    if type(value) is not UUID:
         raise TypeError(f"{type(value).__name__} cannot be stored")
-    return write(value)
+    return bytes((ID,)) + value.bytes
 
 
 def _long(value: int) -> bytes:
@@ -96,7 +109,6 @@ _WRITERS: dict[type, Callable[[Any], bytes]] = {
     dt.datetime: _moment,
     dt.date: lambda value: bytes((DATE,)) + _I32.pack((value - _DAY).days),
     Decimal: lambda value: _sized(DECIMAL, str(value).encode("ascii")),
-    UUID: lambda value: bytes((ID,)) + value.bytes,
 }
 
 
@@ -159,6 +171,8 @@ def _decimal_of(view: memoryview) -> tuple[Decimal, int]:
 
 
 def _id_of(view: memoryview) -> tuple[UUID, int]:
+    from uuid import UUID
+
     if len(view) < 16:
         raise damaged("a value is cut off")
     return UUID(bytes=bytes(view[:16])), 16
