@@ -11,10 +11,33 @@
 3.25
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import errors
 from ._version import __version__
 from .columnar import Column, ColumnarTable
 from .core import SnapDB
 from .schema import ColumnDef, Schema
 
-__all__ = ["Column", "ColumnDef", "ColumnarTable", "Schema", "SnapDB", "__version__", "errors"]
+if TYPE_CHECKING:
+    from .cdc import CDCLog
+    from .document_store import DocumentStore
+
+__all__ = [
+    "CDCLog", "Column", "ColumnDef", "ColumnarTable", "DocumentStore", "Schema", "SnapDB", "__version__", "errors",
+]  # fmt: skip
+
+_LATER = {"CDCLog": "cdc", "DocumentStore": "document_store"}  # loaded when they are first asked for
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{module}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

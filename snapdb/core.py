@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
@@ -41,7 +41,11 @@ from .transaction import Transaction, Transactions
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .cdc import CDCLog
+    from .commits import Commit
+    from .feed import Feed
     from .tablefile import TableFile
+    from .watch import Batch, Watch
 
 __all__ = ["SnapDB"]
 
@@ -95,22 +99,27 @@ class SnapDB(Indexed, Maintenance):
         hints = {"dict_columns": dict_columns, "delta_columns": delta_columns, "for_columns": for_columns}
         wanted = check(
             path, schema, page_size, storage_type, hints, durability, read_only, timeout, mmap,
-            metrics=metrics, cdc=cdc, encryption_key=encryption_key, snapshot=snapshot,
+            metrics=metrics, encryption_key=encryption_key, snapshot=snapshot, cdc=cdc,
         )  # fmt: skip
         if auto_index and not isinstance(auto_index_threshold, int):
             raise ValueTypeError(f"auto_index_threshold must be an int, not {type(auto_index_threshold).__name__}")
         self._blank(wanted.path, durability, wanted.read_only)
         if auto_index:
             self._auto, self._auto_threshold = {}, auto_index_threshold
-        if wanted.path == MEMORY:
-            self._take(open_memory(wanted))
-        else:
-            try:
+        if cdc is not None:
+            cdc.attach()
+            self._cdc = cdc
+            weakref.finalize(self, cdc.detach).atexit = False
+        try:
+            if wanted.path == MEMORY:
+                self._take(open_memory(wanted))
+            else:
                 open_file(wanted, self._take)
-            except BaseException:
-                self._abandon()  # a signal may have come when it was open already
-                raise
+        except BaseException:
+            self._abandon()  # a signal may have come when it was open already
+            raise
         self._bind()
+        self._tell()
 
     def _blank(self, path: Union[str, Path], durability: str, read_only: bool) -> None:
         """Have what a handle has that has no table yet."""
@@ -125,6 +134,9 @@ class SnapDB(Indexed, Maintenance):
         self._auto = None
         self._auto_threshold = 0
         self._gate: Any = None  # in front of the kernel's insert(), where rows go straight to it
+        self._cdc: Optional[CDCLog] = None
+        self._feed: Optional[Feed] = None  # who is told of commits; None: nobody
+        self._counted = 0  # commits in memory before there was a feed, as far as is known
 
     def _take(self, opened: Opened) -> None:
         """Be the handle of this table."""
@@ -139,6 +151,8 @@ class SnapDB(Indexed, Maintenance):
         for kind, names in self._description.get("indexes", {}).items():
             for name in names:
                 self._indexes.define(name, kind)
+        if self._cdc is not None or self._feed is not None:
+            self._announce(table, file, opened.missed)
         self._transactions = Transactions(table, self._indexes, self._journal)
         if file is None:
             self._snapshots = MemorySnapshots(opened, self._indexes)
@@ -153,10 +167,120 @@ class SnapDB(Indexed, Maintenance):
         self._engine, self._gate = table, None
         self._choose_way()
 
+    def _announce(self, table: Any, file: Optional[TableFile], missed: Sequence[Commit] = ()) -> None:
+        """Have commits of this table told to the change log, and to whoever listens already."""
+        from .feed import Announced, Feed  # few have one
+
+        before = self._feed
+        log = None if file is None else file.store.log
+        self._feed = feed = Feed(table, None if log is None else lambda: log.lsn, self._first_lsn(table))
+        feed.inner = self._journal
+        self._journal = Announced(self._journal, feed, table)
+        if self._cdc is not None:
+            feed.recorders.append(self._cdc)
+            feed.listeners.append(self._cdc)
+            if file is None:
+                self._cdc.begin(feed.lsn)
+            else:
+                file.recorded.append(feed.collect)
+        if before is not None:
+            feed.listeners += [one for one in before.listeners if one is not self._cdc]
+            feed.unseen()
+        feed.found(missed)
+
+    def _first_lsn(self, table: Any) -> int:
+        """In memory: how many commits there were, as nobody has counted 1 if there were any."""
+        return max(self._counted, 0 if table.rows == 0 else 1)
+
+    def watch(self, query: Any = None, callback: Optional[Callable[[Batch], Any]] = None) -> Watch:
+        """Watch the rows of a query: conditions, a callable over rows, a ``Query`` (with order and limit), None: all.
+
+        ``callback(batch)`` is called at once with the rows that there are as ``batch.added``, and then, after each commit
+        that changes them, with those ``added``, ``changed`` and ``removed``, as lists of (row id, row); never for one
+        that does not. What a commit costs follows what it changes, not the table. Without a callback: ``watch.pull()``
+        or ``async for batch in watch``. An exception in a callback is logged.
+
+        TransactionError inside a transaction, ReadOnlyError where nothing can be written.
+        """
+        from .watch import Watch  # few have one
+
+        engine = self._writable()
+        made = Watch(self, query, callback)
+        with engine.writing():
+            self._open_engine()
+            self._outside("watch")
+            feed = self._listen(engine)
+            feed.collect()
+            feed.add(made, made.begin(self, feed.lsn))
+        feed.tell()
+        return made
+
+    def _as_of_now(self, watch: Watch, found: Optional[list[tuple[int, Row]]] = None) -> Optional[int]:
+        """Have a watch read its rows again; as of which LSN. None where there is no table any more."""
+        engine, feed = self._engine, self._feed
+        if feed is None or isinstance(engine, Absent):
+            return None
+        with engine.writing():
+            if isinstance(self._engine, Absent):
+                return None
+            feed.collect()
+            lsn = feed.lsn
+            items = watch.read(self, lsn)
+            if found is not None:
+                found += items
+            return lsn
+
+    def _ignore(self, listener: Any) -> None:
+        """Tell this one no more; where nobody is left, writes go the short way again."""
+        feed, engine = self._feed, self._engine
+        if feed is None or listener not in feed.listeners:
+            return
+        feed.listeners.remove(listener)
+        if isinstance(engine, Absent):
+            return
+        with engine.writing():
+            if self._feed is not feed or feed.listeners or feed.recorders or self._transactions.is_open:
+                return
+            feed.collect()
+            if isinstance(self._engine, Absent) or not feed.is_idle:
+                return
+            self._counted = feed.lsn + 1
+            self._feed, self._journal = None, feed.inner
+            self._transactions.journal = self._journal
+            self._rebind()
+
+    def _listen(self, engine: Any) -> Feed:
+        """Have commits told from here on; the caller has the table to itself, and no transaction is open."""
+        if self._feed is None:
+            self._announce(engine, self._file)
+            self._transactions.journal = self._journal
+            self._rebind()
+        feed: Any = self._feed
+        return feed  # type: ignore[no-any-return]
+
+    def _record(self) -> CDCLog:
+        from .cdc import CDCLog
+
+        self._cdc = cdc = CDCLog()
+        cdc.attach()
+        feed = self._listen(self._engine)
+        if cdc not in feed.recorders:  # somebody has listened before
+            feed.recorders.append(cdc)
+        if feed.lsn:
+            cdc.lost(feed.lsn)
+        return cdc
+
+    def _tell(self) -> None:
+        """Tell whoever listens what was committed."""
+        if self._feed is not None:
+            self._feed.tell()
+
     def _choose_way(self) -> None:
         file = self._file
-        # rows of a table with indexes, or of an encrypted file, are not for the kernel to log
-        self._by_journal: Any = bool(self._indexes) or (file is not None and file.store.cipher is not None)
+        # rows of a table with indexes or listeners, or of an encrypted file, are not for the kernel to log
+        self._by_journal: Any = (
+            bool(self._indexes) or self._feed is not None or (file is not None and file.store.cipher is not None)
+        )
         if self._gate is not None:
             self._gate.open = not self._by_journal
 
@@ -213,22 +337,37 @@ class SnapDB(Indexed, Maintenance):
         if isinstance(engine, Absent):
             self._abandon()
             return
-        with engine.writing(), Uninterrupted():  # waits for the transaction of another thread
-            if self._transactions.is_open:
-                self._transactions.rollback()
-            file = self._file
-            closed = self._closed()
-            self._leave(closed)
-            # whoever has the kernel's insert() still, or waits for its turn, must not write into what is gone
-            engine.attach(_closed_log(engine, closed))
-            try:
-                if file is not None:
-                    self._finalizer.detach()
-                    self._file = None
-                    file.close()
-            finally:
-                engine.release(closed)
-                self._let_go()
+        try:
+            with engine.writing(), Uninterrupted():  # waits for the transaction of another thread
+                if self._transactions.is_open:
+                    self._transactions.rollback()
+                file = self._file
+                closed = self._closed()
+                self._leave(closed)
+                # whoever has the kernel's insert() still, or waits for its turn, must not write into what is gone
+                engine.attach(_closed_log(engine, closed))
+                try:
+                    if file is not None:
+                        self._finalizer.detach()
+                        self._file = None
+                        file.close()
+                finally:
+                    engine.release(closed)
+                    self._let_go()
+        finally:
+            self._tell()
+            self._unlisten()
+
+    def _unlisten(self) -> None:
+        """Nobody is told of anything any more."""
+        cdc, self._cdc = self._cdc, None
+        if cdc is not None:
+            cdc.detach()
+        feed = self._feed
+        if feed is not None:
+            for listener in list(feed.listeners):
+                listener.stop()
+            feed.listeners.clear()
 
     def _abandon(self) -> None:
         """Let go of the file of a handle that failed."""
@@ -240,6 +379,7 @@ class SnapDB(Indexed, Maintenance):
             self._transactions.disown()
             file.store.abandon()
             _empty(file.table, closed)
+        self._unlisten()
 
     def _closed(self) -> Absent:
         return Absent(f"database {str(self.path)!r} is closed: open it again with SnapDB(...)")
@@ -339,7 +479,7 @@ class SnapDB(Indexed, Maintenance):
     def _reopen(self, store: Any, claim: Any) -> None:
         """Be the handle of the file that has the place now, and which is locked already."""
         self._leave(self._closed())
-        self._take(opened_again(store, claim))
+        self._take(opened_again(store, claim, self._cdc))
         self._bind()
 
     @staticmethod
@@ -440,12 +580,16 @@ class SnapDB(Indexed, Maintenance):
                 if engine.rows == new:
                     self._indexes.leave(new, keys)
                 raise
+        self._tell()
         return new
 
     def _untold(self, engine: Any) -> None:
         """A row was written as nobody needed to be told, and by now there is an index: it is made again."""
         with engine.lock:
             self._indexes.forget()
+            if self._feed is not None:
+                self._feed.unseen()
+        self._tell()
 
     def batch_insert(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Append every row of an iterable of dicts, all or none; returns how many. Errors are those of
@@ -470,6 +614,7 @@ class SnapDB(Indexed, Maintenance):
                     _on_full(self, self._file.wants_checkpoint())
             else:
                 self._extend_logged(staged, keys)
+        self._tell()
         return staged.rows
 
     def _extend_logged(self, staged: Staged, keys: list[Any]) -> None:
@@ -498,6 +643,7 @@ class SnapDB(Indexed, Maintenance):
             with engine.writing():
                 self._open_engine()
                 self._apply([engine.plan_update(idx, row)])
+            self._tell()
         except TypeError:
             _check_id(idx, "to change rows by condition use batch_update()")
             raise
@@ -521,6 +667,7 @@ class SnapDB(Indexed, Maintenance):
                 self._open_engine()
                 engine.check_live([idx])
                 self._remove([operator.index(idx)])
+            self._tell()
         except TypeError:
             _check_id(idx, "to delete rows by condition use delete_where()")
             raise
@@ -547,7 +694,8 @@ class SnapDB(Indexed, Maintenance):
             if idx is None:
                 return self.insert(row)
             self._apply([Change(idx, sorted(given.items()))])
-            return idx
+        self._tell()
+        return idx
 
     def batch_update(self, predicate: Any, updates: Any) -> int:
         """Update the rows that a callable or conditions select; ``updates`` is a dict or a callable from row to dict.
@@ -559,6 +707,7 @@ class SnapDB(Indexed, Maintenance):
             self._open_engine()
             changes: list[Change] = self._read(predicate, lambda those: engine.plan_updates(those, updates))
             self._apply(changes)
+        self._tell()
         return len(changes)
 
     def delete_where(self, conditions: Any, combine: str = "and") -> int:
@@ -568,6 +717,7 @@ class SnapDB(Indexed, Maintenance):
             self._open_engine()
             ids: list[int] = self._read(conditions, lambda those: engine.select_for_delete(those, combine), combine)
             self._remove(ids)
+        self._tell()
         return len(ids)
 
     def compact(self) -> int:
@@ -578,7 +728,9 @@ class SnapDB(Indexed, Maintenance):
         with engine.writing(), Uninterrupted():
             self._open_engine()
             with self._snapshots.unused("compact()"):
-                return self._compact(engine)
+                freed = self._compact(engine)
+        self._tell()
+        return freed
 
     def _compact(self, engine: Any) -> int:
         file = None if self._transactions.is_open else self._file
@@ -763,6 +915,7 @@ def _on_broken(handle: Optional[SnapDB], error: BaseException) -> None:
         kind = type(error) if isinstance(error, SnapDBError) else DurabilityError
         absent, file = Absent(str(error), kind), handle._file
         handle._leave(absent)
+        handle._unlisten()
         if kind is ClosedError and file is not None and not handle._transactions.is_open:  # this is a forked child
             _empty(file.table, absent)
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from .errors import InternalError, NotSupportedError, ValidationError, ValueTypeError, WrongKeyError
+from .errors import (
+    HistoryLostError,
+    InternalError,
+    NotSupportedError,
+    ValidationError,
+    ValueTypeError,
+    WrongKeyError,
+    shorten,
+)
 from .interrupts import Uninterrupted
 from .opening import MEMORY, file_name, for_copy, new_keys, same_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .cdc import CDCLog
+    from .feed import Feed
     from .indexes import Indexes
     from .opening import CopyKeys
     from .snapshots import Snapshots
@@ -35,6 +45,12 @@ class Maintenance:
     _snapshots: Snapshots
     _shown: Optional[str]
     _copies: CopyKeys
+    _feed: Optional[Feed]
+    _cdc: Optional[CDCLog]
+
+    def _tell(self) -> None:
+        """Tell whoever listens what was committed."""
+        raise NotImplementedError
 
     def _open_engine(self) -> Any:
         """The engine; ClosedError where the database is closed."""
@@ -233,7 +249,11 @@ class Maintenance:
         with engine.writing(), Uninterrupted():
             self._open_engine()
             self._outside("restore")
+            restored = None if self._feed is None else self._feed.restoring()
             self._snapshots.restore(name)
+            if restored is not None:
+                restored()
+        self._tell()
 
     def drop_snapshot(self, name: str) -> None:
         """Forget a snapshot; what only it had is free. NotFoundError (a KeyError) where there is no such snapshot,
@@ -258,6 +278,64 @@ class Maintenance:
             find = self._snapshots.differ(a, b)
         return dict(find()._asdict())
 
+    # -- changes ---------------------------------------------------------------
+
+    def changes(self, since: Optional[int] = None) -> list[dict[str, Any]]:
+        """Committed changes that are on record, oldest first, as events of a ``CDCLog``; ``since``: those with a
+        greater LSN only, which is how a reader goes on from the last event that it has seen.
+
+        On record are: with ``cdc=`` and a file all that this has without a gap; else, for a database file, what is in
+        its write-ahead log, which are the commits since the checkpoint before the last one, none after a clean close;
+        in memory the last 10,000 changes since ``changes`` was first called or ``cdc=`` given.
+
+        HistoryLostError where ``since`` lies before that. ValidationError where it is an LSN to come. TransactionError
+        inside a transaction.
+        """
+        if since is not None and (not isinstance(since, int) or isinstance(since, bool)):
+            raise ValueTypeError(f"since is an LSN, not {type(since).__name__} {shorten(since)}")
+        engine = self._open_engine()
+        with engine.writing():
+            self._open_engine()
+            self._outside("changes")
+            lsn, oldest, events = self._recorded()
+        if since is None:
+            return events
+        if since > lsn:
+            raise ValidationError(f"since={since} is an LSN to come: the last commit has {lsn}")
+        if since < oldest:
+            raise HistoryLostError(
+                f"changes since LSN {since} are not on record any more, only those since {oldest}",
+                oldest=oldest + 1, hint="read the table anew and go on from stats()['lsn']",
+            )  # fmt: skip
+        return [event for event in events if event["lsn"] > since]
+
+    def _recorded(self) -> tuple[int, int, list[dict[str, Any]]]:
+        """The LSN of the last commit, that from which on all are on record, and the events of those."""
+        from .cdc import missing_from  # few need it
+        from .commits import events_of
+
+        cdc, file = self._cdc, self._file
+        if file is not None and (cdc is None or not cdc.has_file):
+            from .history import commits_on_record
+
+            past = commits_on_record(file.store)
+            lsn = max([past.since, *(commit.lsn for commit in past.commits)])
+            if not self._read_only:
+                lsn = file.store.log.lsn
+            return lsn, past.since, [event for commit in past.commits for event in events_of(commit)]
+        if cdc is None:
+            cdc = self._record()
+        feed = self._feed
+        if feed is None:
+            raise InternalError("nobody is told of commits")
+        feed.collect()
+        missing, events = missing_from([event for event in cdc.replay() if event["lsn"] is not None])
+        return feed.lsn, missing or 0, events
+
+    def _record(self) -> CDCLog:
+        """A log of what happens from here on, in memory."""
+        raise NotImplementedError
+
     # -- figures ---------------------------------------------------------------
 
     def memory_usage(self) -> int:
@@ -277,6 +355,7 @@ class Maintenance:
     def _figures(self, engine: Any) -> dict[str, Any]:
         live, held = len(engine), self.memory_usage()
         figures = {"file_bytes": 0, "wal_bytes": 0, "live_bytes": held, "free_bytes": 0, "last_checkpoint": None}
+        figures["lsn"] = 0 if self._feed is None else self._feed.lsn
         if self._file is not None:
             figures = self._file.store.statistics()
         return {

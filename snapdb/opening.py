@@ -6,7 +6,7 @@ import errno
 import operator
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from . import _ext
@@ -20,6 +20,8 @@ from .scan import name_list
 from .schema import Schema
 
 if TYPE_CHECKING:
+    from .cdc import CDCLog
+    from .commits import Commit
     from .storage.crypto import Keys
     from .storage.store import Options
     from .tablefile import Opening, PinnedStore, Store, TableFile
@@ -53,11 +55,13 @@ class Wanted(NamedTuple):
     mmap: bool
     key: Any = None
     snapshot: Optional[str] = None
+    cdc: Optional[CDCLog] = None
 
 
 class Opened(NamedTuple):
     """A table and what is known of it; ``file`` is None in memory. ``description``: what a file keeps of the table
-    besides its rows. ``keys``: in memory, what a copy of it is encrypted with.
+    besides its rows. ``keys``: in memory, what a copy of it is encrypted with. ``missed``: commits that the change log
+    did not have.
     """
 
     table: Any
@@ -68,6 +72,7 @@ class Opened(NamedTuple):
     file: Optional[TableFile]
     keys: Optional[Keys] = None
     shown: Optional[str] = None  # the name of the snapshot that this is
+    missed: Sequence[Commit] = ()
 
 
 class CopyKeys:
@@ -91,6 +96,7 @@ def check(
     mmap: Any,
     encryption_key: Any = None,
     snapshot: Any = None,
+    cdc: Any = None,
     **later: Any,
 ) -> Wanted:
     """Refuse what cannot be, and by name what this version does not have, before anything is made.
@@ -104,6 +110,8 @@ def check(
     for what, value in later.items():
         if value is not None and value is not False:
             raise NotSupportedError(f"{what}= needs a later version of SnapDB")
+    if cdc is not None:
+        _check_log(cdc, read_only)
     key = None if encryption_key is None else possible_key(encryption_key)
     if snapshot is not None:
         check_name(snapshot)
@@ -116,8 +124,17 @@ def check(
     size = _page_size(page_size)
     listed = {what: None if names is None else list(name_list(what, names)) for what, names in hints.items()}
     return Wanted(
-        name, schema, size, storage_type, listed, durability, bool(read_only), seconds, bool(mmap), key, snapshot
+        name, schema, size, storage_type, listed, durability, bool(read_only), seconds, bool(mmap), key, snapshot, cdc
     )
+
+
+def _check_log(cdc: Any, read_only: Any) -> None:
+    from .cdc import CDCLog  # few have one
+
+    if not isinstance(cdc, CDCLog):
+        raise ValueTypeError(f"cdc= takes a CDCLog, not {type(cdc).__name__}")
+    if read_only:
+        raise ValidationError("cdc= is told of what is written: it makes no sense with read_only=True")
 
 
 def possible_key(key: Any) -> Any:
@@ -267,7 +284,7 @@ def _open_once(opening: Opening, wanted: Wanted, take: Callable[[Opened], None])
     else:
         store = tablefile.PinnedStore.open(opening.path, wanted.snapshot, options)
     try:
-        take(_load(store, wanted))
+        take(_load(store, wanted, wanted.cdc))
     except BaseException:
         store.abandon()
         raise
@@ -292,19 +309,21 @@ def _create(opening: Opening, wanted: Wanted, schema: Schema) -> Options:
     return options
 
 
-def opened_again(store: Store, claim: Any) -> Opened:
+def opened_again(store: Store, claim: Any, cdc: Optional[CDCLog] = None) -> Opened:
     """A file as a store had it open that gave its lock away, which is ``claim``."""
     from . import tablefile
 
     again = tablefile.Store.open(store.path, store.options, claim)
     try:
-        return _load(again)
+        return _load(again, cdc=cdc)
     except BaseException:
         again.abandon()
         raise
 
 
-def _load(store: Union[Store, PinnedStore], wanted: Optional[Wanted] = None) -> Opened:
+def _load(
+    store: Union[Store, PinnedStore], wanted: Optional[Wanted] = None, cdc: Optional[CDCLog] = None
+) -> Opened:
     """Build the table that the file describes."""
     from . import tablefile
 
@@ -312,11 +331,11 @@ def _load(store: Union[Store, PinnedStore], wanted: Optional[Wanted] = None) -> 
     table = made.table
     file = tablefile.file_of(store, table, made.description)
     try:
-        file.load()
+        missed = file.load(cdc)
     except BaseException:
         table.release(Absent(f"{store.path} could not be opened"))
         raise
-    return made._replace(file=file, shown=None if wanted is None else wanted.snapshot)
+    return made._replace(file=file, shown=None if wanted is None else wanted.snapshot, missed=missed)
 
 
 def open_snapshot(source: Any, path: str) -> Opened:

@@ -130,6 +130,21 @@ class Query:
         object.__setattr__(made, "_plan", self._plan._replace(**changes))
         return made
 
+    # -- for whoever watches it ----------------------------------------------
+
+    @property
+    def plan(self) -> _Plan:
+        """What it says."""
+        return self._plan
+
+    def replanned(self, plan: _Plan) -> Query:
+        """A query of the same table that says this."""
+        return self._with(**plan._asdict())
+
+    def reads(self, db: Any) -> bool:
+        """Whether this is the table that it reads."""
+        return self._db is db
+
     # -- reading -----------------------------------------------------------
 
     def execute(self) -> list[Item]:

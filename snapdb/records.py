@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import struct
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
+from .commits import COMPACT as COMPACTED
+from .commits import DELETE as GONE
+from .commits import UPDATE, Changed, Commit
 from .errors import CorruptionError, SnapDBError, ValidationError
+from .feed import NewRows, Noted, note_of
 from .pieces import Entry
 from .storage.catalog import decode_items, encode_items
 from .storage.recovery import DROP, RESTORE, SNAPSHOT
@@ -136,12 +141,17 @@ class Replay:
         self._history = history
         self._values = table.kernels.values
 
-    def run(self, frames: Iterable[Frame]) -> None:
-        """Every frame in order; single-row inserts that follow each other go in together."""
+    def run(self, frames: Iterable[Frame], told: Optional[Callable[[Commit], Any]] = None) -> None:
+        """Every frame in order; single-row inserts that follow each other go in together. ``told``: is told of each
+        commit; then they go in one by one.
+        """
         enabled = gc.isenabled()
         gc.disable()  # hundreds of thousands of small objects, no garbage: looking for it took half of the time
         try:
-            self._run(frames)
+            if told is None:
+                self._run(frames)
+            else:
+                self._tell(frames, told)
         finally:
             if enabled:
                 gc.enable()
@@ -156,6 +166,39 @@ class Replay:
             waiting = []
             self._guarded(frame)
         self._rows(waiting)
+
+    def _tell(self, frames: Iterable[Frame], told: Callable[[Commit], Any]) -> None:
+        changes: list[Changed] = []
+        renumbered = False
+        for frame in frames:
+            noted = self._noted(frame)
+            if frame.kind == ROW:
+                self._rows([frame])
+            else:
+                self._guarded(frame)
+            if noted is not None:
+                changes += noted.changes(self._table)
+                renumbered = renumbered or noted.renumbers
+            if frame.last:
+                if changes:
+                    told(Commit(frame.lsn, frame.transaction, time.time(), changes, renumbered))
+                changes, renumbered = [], False
+
+    def _noted(self, frame: Frame) -> Optional[Noted]:
+        """What a frame is about to do; None: nothing to rows. It may be damaged, which carrying it out will say."""
+        table, payload = self._table, frame.payload
+        try:
+            if frame.kind == CHANGE:
+                return note_of(table, UPDATE, [idx for idx, _ in table.codec.unpack_changes(payload)])
+            if frame.kind == DELETE:
+                return note_of(table, GONE, [idx for (idx,) in _U64.iter_unpack(payload)])
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
+            raise self._damaged(frame, error) from error
+        if frame.kind in (ROW, ROWS, BULK):
+            return NewRows(table)
+        if frame.kind == COMPACT:
+            return note_of(table, COMPACTED)
+        return note_of(table, "restore") if frame.kind == RESTORE else None
 
     def _guarded(self, frame: Frame) -> None:
         try:

@@ -132,6 +132,7 @@ def _rebuilt(options: Options, path: str, wreck: Wreck, before: int) -> tuple[di
     state = _best(wreck)
     table = state.table
     header = {**state.header, **table.header(), "id_generation": table.generation}
+    header.pop("changes", None)  # what was lost is in no change log
     header["last_id_generation"] = max(table.generation, table.last_generation)
     lsn = max(state.reached, wreck.seen)
     gone = unsound_snapshots(wreck, state.records)

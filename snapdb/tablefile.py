@@ -6,7 +6,7 @@ import errno
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 
 from .errors import CorruptionError, SchemaError, SchemaMismatchError, StorageError
 from .filejournal import BULK_SINCE_CHECKPOINT, FileJournal, ReadOnlyJournal
@@ -24,6 +24,9 @@ from .storage.store import Options, Store
 from .storage.wal import refused
 
 if TYPE_CHECKING:
+    from .cdc import CDCLog
+    from .change_file import ChangeFile
+    from .commits import Commit
     from .journal import Journal
     from .pieces import Source
     from .step import Call
@@ -145,6 +148,9 @@ class TableFile:
         self.store = store
         self.table = table
         self._description = dict(description)  # what of the header is not the table's counters
+        self.recorded: list[Callable[[], None]] = []  # to be called before a checkpoint: what was committed is recorded
+        self._log: Optional[CDCLog] = None  # where events are written, into a file
+        self._logged = store.header.get("changes")  # how far a log went, whichever it was
 
     def journal(self) -> Journal:
         """What the table's writes are told to."""
@@ -152,15 +158,43 @@ class TableFile:
             return ReadOnlyJournal(self.store.path)
         return FileJournal(self.store, self.table, self.table.kernels.wal.LARGEST - self.store.overhead)
 
-    def load(self) -> None:
-        """Take in what the file and its log say; a log that was left over is folded in at once."""
+    def load(self, log: Optional[CDCLog] = None) -> list[Commit]:
+        """Take in what the file and its log say; a log that was left over is folded in at once. ``log``: a change log
+        that is to agree with it; the commits that it did not have.
+        """
         store, table = self.store, self.table
         table.generation, table.last_generation = stored_generations(store.header, store.path)
         table.adopt(store.header, store)
-        frames = store.replay
-        Replay(table, store.path, self._replay_history).run(frames)
+        replay = Replay(table, store.path, self._replay_history)
+        missed: list[Commit] = []
+        if log is None or log.file is None:
+            replay.run(store.replay)
+        else:
+            self._resume(log.file)
+            replay.run(store.replay, lambda commit: missed.append(commit) if log.confirm(commit) else None)
+            log.file.settle()
+            self._log = log
         store.replay = []
-        if store.unclean and not store.read_only:
+        if not store.read_only:
+            self._fold_in()
+        return missed
+
+    def _resume(self, file: ChangeFile) -> None:
+        """Have a change log go on where the file does, and have the gap named where it cannot."""
+        from .change_file import read_place  # few have one
+
+        place, lsn = read_place(self._logged, self.store.path), self.store.root.lsn
+        try:
+            if not file.resume(place, lsn):
+                file.begin(lsn)
+            elif place is not None and place.lsn != lsn:
+                file.gap(place.lsn, lsn)
+        except OSError as error:
+            raise refused(error, f"the change log {file.path} cannot be written") from error
+
+    def _fold_in(self) -> None:
+        store = self.store
+        if store.unclean or self._is_other_log():
             try:
                 self.checkpoint()
             except StorageError as error:
@@ -202,17 +236,33 @@ class TableFile:
         """What the header says besides the table's counters, from the next checkpoint on."""
         self._description = dict(description)
 
+    def _is_other_log(self) -> bool:
+        """Whether the file does not know the change log: after a crash it would not be gone on with."""
+        file = None if self._log is None else self._log.file
+        return file is not None and self._logged != {**(self._logged or {}), "log": file.place(0).log}
+
     def header(self) -> dict[str, Any]:
         """What the catalog root says of the table."""
         table = self.table
         generations = (table.generation, max(table.generation, table.last_generation))
-        return {**self._description, **table.header(), **dict(zip(_GENERATIONS, generations))}
+        logged = {} if self._logged is None else {"changes": self._logged}
+        return {**self._description, **table.header(), **dict(zip(_GENERATIONS, generations)), **logged}
+
+    def _sync_log(self) -> None:
+        """The change log is on stable storage as far as the checkpoint goes that follows. StorageError."""
+        for sync in self.recorded:
+            sync()
+        file = None if self._log is None else self._log.file
+        if file is not None:
+            file.sync()
+            self._logged = file.place(self.store.log.lsn)._asdict()
 
     def checkpoint(self, final: bool = False) -> None:
         """Fold the log into the file; ``final``: for the last time. The caller has the table to itself."""
         store = self.store
         before, told = store.root, False
         with Uninterrupted():
+            self._sync_log()
             try:
                 stored = store.checkpoint(self.header(), self.table.changes(final))
                 insist(partial(self.table.saved, stored))

@@ -26,12 +26,12 @@ _PATIENCE = 0.05  # seconds to wait for another thread before signals are looked
 
 
 class Transactions:
-    """The transactions of one handle, one at a time."""
+    """The transactions of one handle, one at a time. ``journal``: what they are told to."""
 
     def __init__(self, table: Table, keys: Indexes, journal: Journal) -> None:
         self._table = table
         self._keys = keys
-        self._journal = journal
+        self.journal = journal
         self._let_go: Optional[Call] = None  # one is open and holds the table: lets it go
         self._ending: tuple[Call, ...] = ()  # keeps what was done, takes it back: made while there is memory
         self._committed = False
@@ -82,7 +82,7 @@ class Transactions:
         alone.__enter__()
         self._let_go, self._owner, self.is_open = let_go, owner, True
         try:
-            self._journal.begin()
+            self.journal.begin()
             self._table.begin()
             self._keys.begin()
         except BaseException:  # memory may run out when the log holds its frames already
@@ -92,10 +92,10 @@ class Transactions:
     def commit(self) -> None:
         """Make everything since ``begin`` last. Where the log cannot take it, it is taken back and the error raised."""
         try:
-            self._journal.commit()
+            self.journal.commit()
         except BaseException:
             # an interrupt may come when the commit is already in the log: then it holds
-            if not self._journal.has_committed():
+            if not self.journal.has_committed():
                 self.rollback()
                 raise
             self._committed = True
@@ -103,7 +103,7 @@ class Transactions:
             raise
         self._committed = True
         self._end_with(0)
-        self._journal.settle()
+        self.journal.settle()
 
     def rollback(self) -> None:
         """Everything is as it was at ``begin``. Called again, it goes on where an interrupt cut it."""
@@ -113,18 +113,18 @@ class Transactions:
         try:
             insist(self._ending[which])
         except Exception as error:
-            self._journal.lost(error)  # what the table shows now was never committed, or only a part of what was
+            self.journal.lost(error)  # what the table shows now was never committed, or only a part of what was
             self._end()
             raise
         self._end()
 
     def _keep_all(self) -> None:
-        self._journal.keep()
+        self.journal.keep()
         self._table.commit()
         self._keys.commit()
 
     def _take_back(self) -> None:
-        self._journal.rollback()
+        self.journal.rollback()
         self._table.rollback()
         self._keys.rollback()
         self._table.generation, self._table.last_generation = self._generations
@@ -132,7 +132,7 @@ class Transactions:
     def finish(self, owner: object) -> None:
         """End what this owner has begun and an interrupt, or no memory, has cut short."""
         if self.is_open and self._owner is owner:
-            if self._committed or self._journal.has_committed():
+            if self._committed or self.journal.has_committed():
                 self._end_with(0)
             else:
                 self.rollback()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BULK", "DROP", "RESTORE", "SNAPSHOT", "Frame", "LogFile", "State", "bulk_entries", "bulk_extents",
-    "cut_torn_page", "frame_extents", "read_logs", "read_pinned", "read_root", "recover",
+    "cut_torn_page", "frame_extents", "read_logs", "read_pinned", "read_root", "recover", "retrace",
 ]  # fmt: skip
 
 BULK, SNAPSHOT = 6, 8  # the kinds of frames that name extents
@@ -194,6 +194,32 @@ def recover(
         unproven=_named([one for one in frames if one.lsn > chain.known], extents),
         older_bulk=chain.cut_off | (set() if older is None else _older_bulk(kernel, logs, older, cipher)),
     )  # fmt: skip
+
+
+def retrace(
+    layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any
+) -> tuple[Root, list[Frame]]:
+    """The oldest root that the logs lead on from, and the frames since. CorruptionError, OSError."""
+    blocks, logs = read_slots(extents.file, uuid, extents.cipher), read_logs(layer, path)
+    if not blocks:
+        raise CorruptionError(f"both superblocks of {path} are damaged", path=path, offset=0x1000)
+    for block in blocks[:0:-1]:
+        try:
+            return _followed(kernel, path, uuid, logs, block, blocks[0], extents)
+        except CorruptionError:
+            continue  # its log is overwritten, or never was
+    return _followed(kernel, path, uuid, logs, blocks[0], blocks[0], extents)
+
+
+def _followed(
+    kernel: Any, path: str, uuid: bytes, logs: tuple[LogFile, LogFile], block: Superblock, newest: Superblock,
+    extents: Extents,
+) -> tuple[Root, list[Frame]]:  # fmt: skip
+    root = read_root(extents, block)
+    chain = _Chain(kernel, path, uuid, logs, block, newest, extents.cipher)
+    with _no_collections():
+        chain.follow()
+        return root, chain.transactions(extents)[0]
 
 
 def _named(frames: list[Frame], extents: Extents) -> set[tuple[int, int]]:
