@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import math
 from decimal import Decimal
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 __all__ = ["COMPACT", "DELETE", "GAP", "INSERT", "START", "UPDATE", "Changed", "Commit", "events_of", "line", "unline"]
 
@@ -22,8 +22,8 @@ Row = dict[str, Any]
 
 
 class Changed(NamedTuple):
-    """One change: ``op`` is one of ``insert update delete compact``; ``row`` is what is there after it, ``old`` what was
-    there before. ``compact`` has neither, and no ``idx``: live rows are numbered anew, densely, in order.
+    """One change: ``op`` is one of ``insert update delete compact``; ``row`` is what is there after it, ``old`` what
+    was there before. ``compact`` has neither, and no ``idx``: live rows are numbered anew, densely, in order.
     """
 
     op: str
@@ -33,8 +33,8 @@ class Changed(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """Changes that became true at once, in order. ``lsn``: of the last frame of the transaction; ``transaction``: LSN of
-    its first one; ``time``: seconds since 1970. ``renumbered``: ids mean other rows from here on.
+    """Changes that became true at once, in order. ``lsn``: of the last frame of the transaction; ``transaction``: LSN
+    of its first one; ``time``: seconds since 1970. ``renumbered``: ids mean other rows from here on.
     """
 
     lsn: int
@@ -108,7 +108,7 @@ def _uuid(text: str) -> Any:
     return UUID(text)
 
 
-_READERS = {
+_READERS: dict[str, Callable[[str], Any]] = {
     "$float": float,
     "$bytes": lambda text: base64.b64decode(text, validate=True),
     "$datetime": dt.datetime.fromisoformat,

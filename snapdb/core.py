@@ -195,10 +195,10 @@ class SnapDB(Indexed, Maintenance):
     def watch(self, query: Any = None, callback: Optional[Callable[[Batch], Any]] = None) -> Watch:
         """Watch the rows of a query: conditions, a callable over rows, a ``Query`` (with order and limit), None: all.
 
-        ``callback(batch)`` is called at once with the rows that there are as ``batch.added``, and then, after each commit
-        that changes them, with those ``added``, ``changed`` and ``removed``, as lists of (row id, row); never for one
-        that does not. What a commit costs follows what it changes, not the table. Without a callback: ``watch.pull()``
-        or ``async for batch in watch``. An exception in a callback is logged.
+        ``callback(batch)`` is called at once with the rows that there are as ``batch.added``, and then, after each
+        commit that changes them, with those ``added``, ``changed`` and ``removed``, as lists of (row id, row); never
+        for one that does not. What a commit costs follows what it changes, not the table. Without a callback:
+        ``watch.pull()`` or ``async for batch in watch``. An exception in a callback is logged.
 
         TransactionError inside a transaction, ReadOnlyError where nothing can be written.
         """

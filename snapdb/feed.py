@@ -100,11 +100,11 @@ class NotedRestore(Noted):
 
     def __init__(self, table: Table) -> None:
         super().__init__("restore", ())
-        self._before = dict(table.items())  # type: ignore[attr-defined]
+        self._before = dict(table.items())
 
     def changes(self, table: Table) -> list[Changed]:
         before, found = self._before, []
-        after = dict(table.items())  # type: ignore[attr-defined]
+        after = dict(table.items())
         found = [Changed(DELETE, idx, None, old) for idx, old in before.items() if idx not in after]
         for idx, row in after.items():
             old = before.get(idx)
@@ -130,8 +130,8 @@ def note_of(table: Table, op: str, ids: Sequence[int] = ()) -> Noted:
 
 
 class Feed:
-    """The commits of one table. ``lsn`` gives the LSN of the last frame of its log, None: it has no log, and commits are
-    counted from ``first`` on.
+    """The commits of one table. ``lsn`` gives the LSN of the last frame of its log, None: it has no log, and commits
+    are counted from ``first`` on.
     """
 
     def __init__(self, table: Table, lsn: Optional[Callable[[], int]] = None, first: int = 0) -> None:
@@ -240,8 +240,8 @@ class Feed:
 
     # -- who is told: nobody need have the table ----------------------------------
     def tell(self) -> None:
-        """Tell listeners what is to be told. Where another thread, or a callback of this one, is at it, that one goes on
-        with it. In a transaction nothing is told: what a callback writes would be a part of it.
+        """Tell listeners what is to be told. Where another thread, or a callback of this one, is at it, that one goes
+        on with it. In a transaction nothing is told: what a callback writes would be a part of it.
         """
         if self._inside is not None and self._thread == threading.get_ident():
             return
@@ -278,7 +278,7 @@ class Feed:
 def _safely(call: Callable[..., Any], *arguments: Any) -> None:
     try:
         call(*arguments)
-    except Exception as error:  # noqa: BLE001 - somebody else's callback
+    except Exception as error:
         import logging  # not at the top: it is slow to load
 
         logging.getLogger("snapdb").error("a listener failed: %s", error, exc_info=error)

@@ -56,9 +56,7 @@ def commits_on_record(store: Store) -> History:
     """What the log of an open file still has. Nobody writes meanwhile. CorruptionError."""
     if store.wal is not None and store.started:
         store.wal.show()
-    root, frames = retrace(
-        store.layer, store.path, store.extents, store.static.uuid, store.options.kernel
-    )
+    root, frames = retrace(store.layer, store.path, store.extents, store.static.uuid, store.options.kernel)
     table = described(root.header, store.path).table
     found: list[Commit] = []
     history = _Snapshots(store, table, root)

@@ -321,9 +321,7 @@ def opened_again(store: Store, claim: Any, cdc: Optional[CDCLog] = None) -> Open
         raise
 
 
-def _load(
-    store: Union[Store, PinnedStore], wanted: Optional[Wanted] = None, cdc: Optional[CDCLog] = None
-) -> Opened:
+def _load(store: Union[Store, PinnedStore], wanted: Optional[Wanted] = None, cdc: Optional[CDCLog] = None) -> Opened:
     """Build the table that the file describes."""
     from . import tablefile
 

@@ -36,8 +36,8 @@ MOST = 1024  # batches that wait for whoever asks for them; then they are given 
 
 
 class Batch(NamedTuple):
-    """What a commit changed about a query: lists of (row id, row). ``removed`` has the rows as they were. ``lsn``: of the
-    commit. ``reset``: begin anew: ``added`` are all rows that there are. So is the first batch, and one after
+    """What a commit changed about a query: lists of (row id, row). ``removed`` has the rows as they were. ``lsn``: of
+    the commit. ``reset``: begin anew: ``added`` are all rows that there are. So is the first batch, and one after
     ``compact()``, which gives rows new ids.
     """
 
@@ -192,9 +192,7 @@ class Watch:
             if idx is not None:
                 net[idx] = (net[idx][0] if idx in net else old, row)
         test = self._test
-        judged = [
-            (idx, old if test(old) else None, row if test(row) else None) for idx, (old, row) in net.items()
-        ]
+        judged = [(idx, old if test(old) else None, row if test(row) else None) for idx, (old, row) in net.items()]
         judged = [(idx, old, row) for idx, old, row in judged if old is not None or row is not None]
         if judged:
             self._differ(commit.lsn, judged)

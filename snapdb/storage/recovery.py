@@ -159,9 +159,7 @@ def cut_torn_page(extents: Extents) -> None:
 
 
 # -- which superblock answers ------------------------------------------------
-def recover(
-    layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any, history: bool = False
-) -> State:
+def recover(layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any, history: bool = False) -> State:
     """The state of the database; ``history``: of the frames only those of snapshots. CorruptionError, OSError."""
     cipher = extents.cipher
     blocks = read_slots(extents.file, uuid, cipher)
@@ -196,9 +194,7 @@ def recover(
     )  # fmt: skip
 
 
-def retrace(
-    layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any
-) -> tuple[Root, list[Frame]]:
+def retrace(layer: FileLayer, path: str, extents: Extents, uuid: bytes, kernel: Any) -> tuple[Root, list[Frame]]:
     """The oldest root that the logs lead on from, and the frames since. CorruptionError, OSError."""
     blocks, logs = read_slots(extents.file, uuid, extents.cipher), read_logs(layer, path)
     if not blocks:
@@ -225,10 +221,7 @@ def _followed(
 def _named(frames: list[Frame], extents: Extents) -> set[tuple[int, int]]:
     """The extents that frames name."""
     return {
-        place
-        for one in frames
-        if one.kind in _NAMING
-        for place in frame_extents(one.kind, one.payload, extents.sealed)
+        place for one in frames if one.kind in _NAMING for place in frame_extents(one.kind, one.payload, extents.sealed)
     }
 
 
