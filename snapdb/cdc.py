@@ -36,9 +36,10 @@ class CDCLog:
     """A log of changes: ``SnapDB(..., cdc=CDCLog(callback, log_file))``.
 
     An event is a dict: ``op`` (``insert``, ``update``, ``delete``, ``compact``), ``idx`` (row id), ``row`` (the row
-    after the change) and ``old`` (before it), ``ts`` (seconds since 1970), ``lsn`` and ``tx``. Events of one
-    transaction have one ``lsn``, that of its end, and one ``tx``; both rise from commit to commit. After ``compact``
-    live rows have new ids: 0, 1, 2, … in the order of the old ones. Nothing is told of what is rolled back.
+    after the change) and ``old`` (before it), ``ts`` (seconds since 1970, None where it was read again after a crash),
+    ``lsn`` and ``tx``. Events of one transaction have one ``lsn``, that of its end, and one ``tx``; both rise from
+    commit to commit. After ``compact`` live rows have new ids: 0, 1, 2, … in the order of the old ones. Nothing is told
+    of what is rolled back.
 
     ``callback(event)`` is called after the commit, in commit order, by a thread that writes; what it raises is logged.
     ``log_file`` gets a line of JSON for each event. After a crash it is made to agree with the database when that is

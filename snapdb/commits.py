@@ -34,12 +34,13 @@ class Changed(NamedTuple):
 
 class Commit(NamedTuple):
     """Changes that became true at once, in order. ``lsn``: of the last frame of the transaction; ``transaction``: LSN
-    of its first one; ``time``: seconds since 1970. ``renumbered``: ids mean other rows from here on.
+    of its first one; ``time``: seconds since 1970, None where it is not on record. ``renumbered``: ids mean other rows
+    from here on.
     """
 
     lsn: int
     transaction: int
-    time: float
+    time: Optional[float]
     changes: list[Changed]
     renumbered: bool = False
 

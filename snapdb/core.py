@@ -109,7 +109,8 @@ class SnapDB(Indexed, Maintenance):
         if cdc is not None:
             cdc.attach()
             self._cdc = cdc
-            weakref.finalize(self, cdc.detach).atexit = False
+            self._detach = weakref.finalize(self, cdc.detach)
+            self._detach.atexit = False
         try:
             if wanted.path == MEMORY:
                 self._take(open_memory(wanted))
@@ -135,6 +136,7 @@ class SnapDB(Indexed, Maintenance):
         self._auto_threshold = 0
         self._gate: Any = None  # in front of the kernel's insert(), where rows go straight to it
         self._cdc: Optional[CDCLog] = None
+        self._detach: Callable[[], Any] = _nothing  # the change log belongs to nobody
         self._feed: Optional[Feed] = None  # who is told of commits; None: nobody
         self._counted = 0  # commits in memory before there was a feed, as far as is known
 
@@ -360,9 +362,8 @@ class SnapDB(Indexed, Maintenance):
 
     def _unlisten(self) -> None:
         """Nobody is told of anything any more."""
-        cdc, self._cdc = self._cdc, None
-        if cdc is not None:
-            cdc.detach()
+        self._cdc = None
+        self._detach()
         feed = self._feed
         if feed is not None:
             for listener in list(feed.listeners):

@@ -14,6 +14,8 @@ from itertools import compress, islice
 from typing import Any, Optional, Union
 
 from . import _ext
+from .cdc import CDCLog
+from .commits import DELETE, INSERT, UPDATE
 from .core import SnapDB
 from .document_asked import culprit, directions, projection, seed, shown, window
 from .document_filter import Filter, make_filter
@@ -51,11 +53,28 @@ class DocumentStore:
             raise TypeError(f"DocumentStore() has no option {sorted(unknown)[0]!r}")
         self._lock = threading.RLock()
         self._kernels = _ext.backend(_ext.BACKEND)
+        log = options.get("cdc")
+        if isinstance(log, CDCLog):
+            log.shape = self._event  # before it is told of what it has missed
         self._db = SnapDB(path, SCHEMA, storage_type="row", **options)
         self._shift = 0  # how far ids are ahead of row ids, as far as is known
         self._next: Optional[int] = None  # the next id; None: not looked for yet
         self._fields: Optional[dict[str, Optional[FieldIndex]]] = None  # indexes; None: not looked for, or not made yet
         self._inside = False  # whether the thread that has the lock is in a transaction
+
+    def _event(self, change: dict[str, Any]) -> Optional[dict[str, Any]]:
+        """A change of a row as one of a document; None: it is of the store's own, or of none."""
+        there = change["row"] or change["old"]
+        if there is None or there["_id"] < 0:
+            return None
+        row, old = (
+            None if one is None or one["doc"] is None else self._decode(one["doc"])
+            for one in (change["row"], change["old"])
+        )
+        if row is None and old is None:
+            return None  # the row of a document that is gone
+        op = INSERT if old is None else DELETE if row is None else UPDATE
+        return {"op": op, "idx": there["_id"], "row": row, "old": old}
 
     # -- lifecycle -------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import struct
-import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
@@ -181,7 +180,7 @@ class Replay:
                 renumbered = renumbered or noted.renumbers
             if frame.last:
                 if changes:
-                    told(Commit(frame.lsn, frame.transaction, time.time(), changes, renumbered))
+                    told(Commit(frame.lsn, frame.transaction, None, changes, renumbered))
                 changes, renumbered = [], False
 
     def _noted(self, frame: Frame) -> Optional[Noted]:
