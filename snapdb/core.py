@@ -109,8 +109,8 @@ class SnapDB(Indexed, Maintenance):
         if cdc is not None:
             cdc.attach()
             self._cdc = cdc
-            self._detach = weakref.finalize(self, cdc.detach)
-            self._detach.atexit = False
+            detach = weakref.finalize(self, cdc.detach)
+            detach.atexit, self._detach = False, detach
         try:
             if wanted.path == MEMORY:
                 self._take(open_memory(wanted))

@@ -376,7 +376,8 @@ def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.uuids()
-    | st.decimals() | st.datetimes(timezones=st.sampled_from([None, dt.timezone.utc])).map(lambda it: it.replace(fold=0)),
+    | st.decimals()
+    | st.datetimes(timezones=st.sampled_from([None, dt.timezone.utc])).map(lambda it: it.replace(fold=0)),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.text(max_size=4) | st.sampled_from(["$bytes", "$object", "$float", "$x"]), inner, max_size=3),
     max_leaves=8,

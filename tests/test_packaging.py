@@ -397,8 +397,8 @@ ENGINES = {
 STORAGE = {"storage"}
 #: where engines and storage meet
 CORE = {
-    "cdc", "change_file", "core", "feed", "filejournal", "history", "indexed", "indexes", "maintenance", "opening", "records", "repairing", "salvaged",
-    "snapshots", "tablefile", "watch",
+    "cdc", "change_file", "core", "feed", "filejournal", "history", "indexed", "indexes", "maintenance", "opening",
+    "records", "repairing", "salvaged", "snapshots", "tablefile", "watch",
 }  # fmt: skip
 #: package parts that a part must not import; what stands nowhere here lies under the engines
 NEVER = {
