@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Optional, TextIO
 
 from ._version import __version__
+from .errors import SnapDBError
 
 
 def main(arguments: Optional[Sequence[str]] = None, out: Optional[TextIO] = None) -> int:
@@ -37,7 +38,19 @@ def main(arguments: Optional[Sequence[str]] = None, out: Optional[TextIO] = None
         return 1
     except UsageError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except (SnapDBError, OSError, ImportError, ValueError) as error:
+        sys.stderr.write(f"snapdb: {_one_line(error)}\n")
+        return 1
     return code
+
+
+def _one_line(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and not isinstance(error, SnapDBError) else None
+    name = getattr(error, "filename", None)
+    told = f"{name}: {text}" if text and name else str(error) or type(error).__name__
+    return " ".join(told.split())
 
 
 class UsageError(Exception):
@@ -50,10 +63,40 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_info(commands.add_parser("info", help="version, kernels in use and why; or what a file's columns take"))
+    for name, text in _FILES.items():
+        _add_file_command(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."), name)
     demo = commands.add_parser("demo", help="load real data into both engines and ask it questions")
     demo.set_defaults(run=_demo)
     _add_bench(commands.add_parser("bench", help="measure SnapDB beside sqlite3, pandas, dict and others"))
     return parser
+
+
+#: commands on database files
+_FILES = {
+    "head": "the first rows",
+    "query": "rows that meet conditions, in an order, counted or grouped",
+    "import": "csv, tsv, json or json lines into a table, or into a document store",
+    "export": "all rows as csv, tsv, json or json lines",
+    "stats": "rows, bytes, and what each column takes",
+    "fsck": "look for damage; exit code 1 where there is some",
+    "repair": "save what is whole of a damaged file",
+    "compact": "give back the room of deleted rows; row ids change",
+    "backup": "a copy that opens on its own",
+    "snapshot": "list, create, open, restore, drop or diff snapshots",
+}
+
+
+def _add_file_command(parser: argparse.ArgumentParser, name: str) -> None:
+    """The arguments of a command on files."""
+    from . import cli_care, cli_import, cli_query
+
+    add = {
+        "head": cli_query.add_head, "query": cli_query.add_query, "import": cli_import.add,
+        "export": cli_query.add_export, "stats": cli_care.add_stats, "fsck": cli_care.add_fsck,
+        "repair": cli_care.add_repair, "compact": cli_care.add_compact, "backup": cli_care.add_backup,
+        "snapshot": cli_care.add_snapshot,
+    }  # fmt: skip
+    add[name](parser)
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +154,6 @@ def _info(options: argparse.Namespace, out: TextIO) -> int:
 def _info_of_file(options: argparse.Namespace, out: TextIO) -> int:
     from . import report_columns
     from .core import SnapDB
-    from .errors import SnapDBError
 
     try:
         if not os.path.exists(options.file):  # opening to read only would say it at greater length

@@ -74,6 +74,8 @@ class SnapDB(Indexed, Maintenance):
     context manager: leaving it closes.
     """
 
+    _detach: Callable[[], Any]  # lets the change log belong to nobody
+
     def __init__(
         self,
         path: Union[str, os.PathLike[str]],
@@ -110,7 +112,8 @@ class SnapDB(Indexed, Maintenance):
             cdc.attach()
             self._cdc = cdc
             detach = weakref.finalize(self, cdc.detach)
-            detach.atexit, self._detach = False, detach
+            detach.atexit = False
+            self._detach = detach
         try:
             if wanted.path == MEMORY:
                 self._take(open_memory(wanted))
@@ -136,7 +139,7 @@ class SnapDB(Indexed, Maintenance):
         self._auto_threshold = 0
         self._gate: Any = None  # in front of the kernel's insert(), where rows go straight to it
         self._cdc: Optional[CDCLog] = None
-        self._detach: Callable[[], Any] = _nothing  # the change log belongs to nobody
+        self._detach = _nothing
         self._feed: Optional[Feed] = None  # who is told of commits; None: nobody
         self._counted = 0  # commits in memory before there was a feed, as far as is known
 

@@ -384,9 +384,10 @@ def test_the_installed_package_is_the_one_under_test() -> None:
 # -- layers and forbidden things, read from the source ----------------------------------------------------------------
 
 FACES = {
-    "__main__", "benchmark", "cli", "demo", "document_asked", "document_filter", "document_index", "document_json",
-    "document_paths", "document_scan", "document_sort", "document_store", "document_update", "document_values",
-    "export", "plot", "query", "report_columns",
+    "__main__", "benchmark", "cell_types", "cli", "cli_care", "cli_files", "cli_import", "cli_query", "demo",
+    "document_asked", "document_filter", "document_index", "document_json", "document_paths", "document_scan",
+    "document_sort", "document_store", "document_update", "document_values", "export", "plot", "progress", "query",
+    "report_columns", "text_table",
 }  # fmt: skip
 ENGINES = {
     "column", "columnar", "columnar_base", "columnar_bulk", "columnar_check", "columnar_diff", "columnar_file",
