@@ -1,7 +1,7 @@
 """Which type the cells of a column of text have, and how values are written as cells again.
 
-A type is given only where it loses nothing: integers without leading zeros that fit in 64 bits, decimals whose every
-digit a double gives back, ``true`` and ``false``, ISO dates and UTC moments as they would be written again. Whatever
+A type is given only where it loses nothing: integers without leading zeros that fit in 64 bits, decimals that are what
+a double is written as, ``true`` and ``false``, ISO dates and UTC moments as they would be written again. Whatever
 else there is, text it stays.
 """
 
@@ -41,7 +41,10 @@ def _is_decimal(text: str) -> bool:
     if not math.isfinite(value):
         return False
     exact = Decimal(text)
-    return exact == Decimal(repr(value)) and not (exact.is_signed() and not exact)
+    if exact.is_signed() and not exact:
+        return False
+    # what a double is written as: the shortest text that it is, or with 17 digits, as C and R do it
+    return exact == Decimal(repr(value)) or exact == Decimal(f"{value:.17g}")
 
 
 def _is_date(text: str) -> bool:
