@@ -22,22 +22,25 @@ from .schema import ColumnDef, Schema
 if TYPE_CHECKING:
     from .cdc import CDCLog
     from .document_store import DocumentStore
+    from .metrics import Metrics
 
 __all__ = [
-    "CDCLog", "Column", "ColumnDef", "ColumnarTable", "DocumentStore", "Schema", "SnapDB", "__version__", "errors",
+    "CDCLog", "Column", "ColumnDef", "ColumnarTable", "DocumentStore", "Metrics", "Schema", "SnapDB", "__version__",
+    "errors",
 ]  # fmt: skip
 
-_LATER = {"CDCLog": "cdc", "DocumentStore": "document_store"}  # loaded when they are first asked for
+#: what is loaded when it is first asked for: by which module
+_LATER = {"CDCLog": "cdc", "DocumentStore": "document_store", "Metrics": "metrics"}
 
 
 def __getattr__(name: str) -> Any:
-    module = _LATER.get(name)
-    if module is None:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{module}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *_LATER})

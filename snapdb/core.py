@@ -75,6 +75,7 @@ class SnapDB(Indexed, Maintenance):
     """
 
     _detach: Callable[[], Any]  # lets the change log belong to nobody
+    _metrics: Any
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class SnapDB(Indexed, Maintenance):
         if auto_index and not isinstance(auto_index_threshold, int):
             raise ValueTypeError(f"auto_index_threshold must be an int, not {type(auto_index_threshold).__name__}")
         self._blank(wanted.path, durability, wanted.read_only)
+        self._metrics = metrics
         if auto_index:
             self._auto, self._auto_threshold = {}, auto_index_threshold
         if cdc is not None:
@@ -114,15 +116,20 @@ class SnapDB(Indexed, Maintenance):
             detach = weakref.finalize(self, cdc.detach)
             detach.atexit = False
             self._detach = detach
+        waited: Optional[float] = None
         try:
             if wanted.path == MEMORY:
                 self._take(open_memory(wanted))
             else:
-                open_file(wanted, self._take)
+                waited = open_file(wanted, self._take)
         except BaseException:
             self._abandon()  # a signal may have come when it was open already
             raise
         self._bind()
+        if metrics is not None:
+            from .measured import opened  # few need it
+
+            opened(self, metrics, waited)
         self._tell()
 
     def _blank(self, path: Union[str, Path], durability: str, read_only: bool) -> None:
@@ -135,6 +142,7 @@ class SnapDB(Indexed, Maintenance):
         self._shown: Optional[str] = None  # the name of the snapshot that this is
         self._let_go: Callable[[], Any] = _nothing  # what was had for it alone
         self._copies = CopyKeys()
+        self._metrics = None
         self._auto = None
         self._auto_threshold = 0
         self._gate: Any = None  # in front of the kernel's insert(), where rows go straight to it
@@ -329,6 +337,10 @@ class SnapDB(Indexed, Maintenance):
             if self._gate is None:
                 self._gate = _gate(weakref.ref(self), self._engine)
             self.insert = self._gate.insert  # type: ignore[method-assign]
+        if self._metrics is not None:
+            from .measured import measure
+
+            measure(self, self._metrics)
 
     # -- lifecycle ---------------------------------------------------------
 
@@ -696,7 +708,7 @@ class SnapDB(Indexed, Maintenance):
             j = self.schema.index(key)
             idx = self._indexes.find(j, given[j]) if j in given else None
             if idx is None:
-                return self.insert(row)
+                return type(self).insert(self, row)  # one operation, where they are counted
             self._apply([Change(idx, sorted(given.items()))])
         self._tell()
         return idx

@@ -196,7 +196,7 @@ class Indexed:
         """Every row whose columns equal the values, in id order: ``db.find(status="active", sensor=3)``. By indexes
         where there are, else by a scan.
         """
-        return self.select([(name, "eq", value) for name, value in column.items()])
+        return type(self).select(self, [(name, "eq", value) for name, value in column.items()])
 
     def range_find(
         self, column: str, low: Any = None, high: Any = None, include_low: bool = True, include_high: bool = True

@@ -97,9 +97,9 @@ def check(
     encryption_key: Any = None,
     snapshot: Any = None,
     cdc: Any = None,
-    **later: Any,
+    metrics: Any = None,
 ) -> Wanted:
-    """Refuse what cannot be, and by name what this version does not have, before anything is made.
+    """Refuse what cannot be, before anything is made.
 
     ValidationError, SchemaError, NotSupportedError.
     """
@@ -107,11 +107,13 @@ def check(
     if durability not in DURABILITY:
         raise ValidationError(f"durability must be one of {', '.join(DURABILITY)}, not {durability!r}")
     seconds = _seconds(timeout)
-    for what, value in later.items():
-        if value is not None and value is not False:
-            raise NotSupportedError(f"{what}= needs a later version of SnapDB")
     if cdc is not None:
         _check_log(cdc, read_only)
+    if metrics is not None and not all(callable(getattr(metrics, name, None)) for name in ("inc", "add_latency")):
+        raise ValueTypeError(
+            f"metrics must have inc() and add_latency(), which {type(metrics).__name__} has not",
+            hint="pass snapdb.Metrics()",
+        )
     key = None if encryption_key is None else possible_key(encryption_key)
     if snapshot is not None:
         check_name(snapshot)
@@ -230,17 +232,18 @@ def open_memory(wanted: Wanted) -> Opened:
 
 
 # -- files -------------------------------------------------------------------------
-def open_file(wanted: Wanted, take: Callable[[Opened], None]) -> None:
+def open_file(wanted: Wanted, take: Callable[[Opened], None]) -> float:
     """Open a file, or make it, and give it to ``take``; no signal comes between. Tries for ``timeout`` seconds to get
-    the lock. LockedError and what else ``SnapDB`` says.
+    the lock, and returns how many it waited. LockedError and what else ``SnapDB`` says.
     """
-    until = time.monotonic() + wanted.timeout
+    begin = turn = time.monotonic()
+    until = begin + wanted.timeout
     opening = _opening(wanted.path, wanted.durability, wanted.read_only, wanted.mmap, wanted.key, wanted.timeout)
     while True:
         try:
             with Uninterrupted():
                 _open_once(opening, wanted, take)
-            return
+            return turn - begin
         except LockedError:
             if time.monotonic() >= until:
                 raise
@@ -249,6 +252,7 @@ def open_file(wanted: Wanted, take: Callable[[Opened], None]) -> None:
                 error.hint, error.args = REPAIR, (f"{error}; {REPAIR}",)
             raise
         time.sleep(min(_PATIENCE, max(0.0, until - time.monotonic())))
+        turn = time.monotonic()
 
 
 def for_copy(path: str, keys: Optional[Keys]) -> Opening:

@@ -386,8 +386,8 @@ def test_the_installed_package_is_the_one_under_test() -> None:
 FACES = {
     "__main__", "benchmark", "cell_types", "cli", "cli_care", "cli_files", "cli_import", "cli_query", "demo",
     "document_asked", "document_filter", "document_index", "document_json", "document_paths", "document_scan",
-    "document_sort", "document_store", "document_update", "document_values", "export", "plot", "progress", "query",
-    "report_columns", "text_table",
+    "document_sort", "document_store", "document_update", "document_values", "export", "exposed", "metrics", "plot",
+    "progress", "query", "report_columns", "text_table",
 }  # fmt: skip
 ENGINES = {
     "column", "columnar", "columnar_base", "columnar_bulk", "columnar_check", "columnar_diff", "columnar_file",
@@ -398,8 +398,8 @@ ENGINES = {
 STORAGE = {"storage"}
 #: where engines and storage meet
 CORE = {
-    "cdc", "change_file", "core", "feed", "filejournal", "history", "indexed", "indexes", "maintenance", "opening",
-    "records", "repairing", "salvaged", "snapshots", "tablefile", "watch",
+    "cdc", "change_file", "core", "feed", "filejournal", "history", "indexed", "indexes", "maintenance", "measured",
+    "opening", "records", "repairing", "salvaged", "snapshots", "tablefile", "watch",
 }  # fmt: skip
 #: package parts that a part must not import; what stands nowhere here lies under the engines
 NEVER = {

@@ -143,3 +143,41 @@ class Gate:
     def __init__(self, fast: Callable[[Mapping[str, Any]], int], slow: Callable[[Mapping[str, Any]], int], late: Callable[[], None]) -> None: ...
     def insert(self, row: Mapping[str, Any]) -> int:
         """Append a row; returns its id."""
+
+class Tally:
+    """How often an operation went well (``ok``) and how often it raised (``failed``), exactly, whichever threads call.
+
+    One call in ``every`` that goes well is timed, the first one too: ``observe(seconds)``.
+    """
+
+    def __init__(self, every: int, observe: Callable[[float], Any]) -> None: ...
+    @property
+    def ok(self) -> int:
+        """Calls that went well."""
+    @property
+    def failed(self) -> int:
+        """Calls that raised."""
+    def done(self, seconds: float) -> None:
+        """A call went well and took so long."""
+    def fail(self) -> None:
+        """A call raised."""
+    def clear(self) -> None:
+        """Begin at 0."""
+
+class Meter:
+    """Single-row operations that a ``Tally`` counts, each the same as ``call``.
+
+    With an ``owner``, a weak reference, ``call`` gets what it refers to first; where that is gone, ``gone()`` says so.
+    """
+
+    def __init__(self, tally: Tally, call: Callable[..., Any], owner: Optional[Callable[[], Any]], gone: Callable[[], Any]) -> None: ...
+    def get(self, idx: Any) -> Any:
+        """The row with this id, None where there is none."""
+    def insert(self, row: Any) -> Any:
+        """Append a row; returns its id."""
+    def lookup(self, column_name: Any, value: Any) -> Any:
+        """The first row whose column equals the value, None where there is none."""
+    def update(self, idx: Any, row: Any) -> Any:
+        """Merge ``row`` into row ``idx``."""
+    def delete(self, idx: Any) -> Any:
+        """Delete row ``idx``."""

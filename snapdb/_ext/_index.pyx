@@ -16,12 +16,15 @@ from libc.stdint cimport INT64_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, 
 from libc.string cimport memcpy, memmove, memset
 
 from operator import index as _index
+from time import perf_counter as _clock
 
 from ._seed import SEEDS as _SEEDS
 
 from ._values cimport Cell, ColumnBuffer, Memory, allocate, snap_prefetch
 
-__all__ = ["Gate", "HashTable", "OrderTree", "exact", "key_word", "key_words", "order_word", "order_words"]
+__all__ = [
+    "Gate", "HashTable", "Meter", "OrderTree", "Tally", "exact", "key_word", "key_words", "order_word", "order_words",
+]
 
 LARGEST_ID = 2**48 - 1  # six bytes: more than rows that fit anywhere
 
@@ -105,3 +108,6 @@ cdef class Gate:
         if not self.open:
             self.late()
         return idx
+
+
+include "_index_meter.pxi"

@@ -12,9 +12,10 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import compress
+from itertools import compress, count
 from operator import index as as_index
 from struct import Struct
+from time import perf_counter as clock
 from typing import Any, Optional, Union
 
 from ._bits_py import checked, flags_of
@@ -22,7 +23,9 @@ from ._common import BOOL, FLOATS, INTS, LIMITS, U8, U16, U32, U64, VARLEN
 from ._seed import SEEDS
 from ._values_py import ColumnBuffer
 
-__all__ = ["Gate", "HashTable", "OrderTree", "exact", "key_word", "key_words", "order_word", "order_words"]
+__all__ = [
+    "Gate", "HashTable", "Meter", "OrderTree", "Tally", "exact", "key_word", "key_words", "order_word", "order_words",
+]  # fmt: skip
 
 Physical = Union[int, float, bytes, None]
 Pair = tuple[int, int]
@@ -647,3 +650,117 @@ class Gate:
         if not self.open:
             self._late()
         return idx
+
+
+class Tally:
+    """How often an operation went well (``ok``) and how often it raised (``failed``), exactly, whichever threads call.
+    One call in ``every`` that goes well is timed, the first one too: ``observe(seconds)``.
+    """
+
+    __slots__ = ("_due", "_every", "_failed", "_observe", "_ok", "_taken")
+
+    def __init__(self, every: int, observe: Callable[[float], Any]) -> None:
+        if every < 1:
+            raise ValueError(f"every is 1 or more, not {every}")
+        self._every = every
+        self._observe = observe
+        self._due = True
+        self.clear()
+
+    @property
+    def ok(self) -> int:
+        """Calls that went well."""
+        return _counted(self._ok)
+
+    @property
+    def failed(self) -> int:
+        """Calls that raised."""
+        return _counted(self._failed)
+
+    def done(self, seconds: float) -> None:
+        """A call went well and took so long."""
+        next(self._ok)
+        _observed(self._observe, seconds)
+
+    def fail(self) -> None:
+        """A call raised."""
+        next(self._failed)
+
+    def clear(self) -> None:
+        """Begin at 0."""
+        # next() of a count is one step under the GIL, which `+= 1` is not
+        self._ok, self._failed = count(), count()
+
+    def _run(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        due = self._due
+        if due:
+            self._due = False
+            begin = clock()
+        try:
+            found = call(*arguments)
+        except BaseException:
+            next(self._failed)
+            if due:
+                self._due = True
+            raise
+        if not (next(self._ok) + 1) % self._every:
+            self._due = True
+        if due:
+            _observed(self._observe, clock() - begin)
+        return found
+
+
+def _counted(counter: count[int]) -> int:
+    return int(repr(counter)[6:-1])  # the only way to ask a count without changing it
+
+
+def _observed(observe: Callable[[float], Any], seconds: float) -> None:
+    try:
+        observe(seconds)
+    except MemoryError:
+        pass  # the call itself is done: a figure is no reason to say that it is not
+
+
+class Meter:
+    """Single-row operations that a ``Tally`` counts, each the same as ``call``. With an ``owner``, a weak reference,
+    ``call`` gets what it refers to first; where that is gone, ``gone()`` says so.
+    """
+
+    __slots__ = ("_call", "_gone", "_owner", "_tally")
+
+    def __init__(
+        self, tally: Tally, call: Callable[..., Any], owner: Optional[Callable[[], Any]], gone: Callable[[], Any]
+    ) -> None:
+        if not isinstance(tally, Tally):
+            raise TypeError(f"a Tally is needed, not {type(tally).__name__}")
+        self._tally = tally
+        self._call = call
+        self._owner = owner
+        self._gone = gone
+
+    def _run(self, *given: Any) -> Any:
+        owner = self._owner
+        if owner is None:
+            return self._tally._run(self._call, given)
+        it = owner()
+        return self._tally._run(self._gone, ()) if it is None else self._tally._run(self._call, (it, *given))
+
+    def get(self, idx: Any) -> Any:
+        """The row with this id, None where there is none."""
+        return self._run(idx)
+
+    def insert(self, row: Any) -> Any:
+        """Append a row; returns its id."""
+        return self._run(row)
+
+    def lookup(self, column_name: Any, value: Any) -> Any:
+        """The first row whose column equals the value, None where there is none."""
+        return self._run(column_name, value)
+
+    def update(self, idx: Any, row: Any) -> Any:
+        """Merge ``row`` into row ``idx``."""
+        return self._run(idx, row)
+
+    def delete(self, idx: Any) -> Any:
+        """Delete row ``idx``."""
+        return self._run(idx)

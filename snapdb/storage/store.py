@@ -171,6 +171,7 @@ class Store(Archive):
         self._unsaid = DurabilityError(f"{path} could not be put on stable storage")  # if there is no memory for more
         self.full: Callable[[], None] = _nothing
         self.broken: Callable[[BaseException], None] = _nothing
+        self.synced: Optional[Callable[[float], None]] = None  # told how long each flush of the log took
         self.alone: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.bulk_bytes = 0
         self.layer = options.layer

@@ -83,6 +83,8 @@ class WalHeader(NamedTuple):
 class Owner(Protocol):
     """What a log needs from its store."""
 
+    synced: Optional[Callable[[float], None]]  # told how long each flush took, in seconds
+
     def usable(self) -> None:
         """Raise where nothing may be written any more."""
 
@@ -403,11 +405,14 @@ class Wal:
                 except BaseException:
                     self.data_waits = True
                     raise
+            begin = time.perf_counter()
             self.file.sync()
         except OSError as error:
             raise self._owner.poison(error) from error
         self.log.durable_lsn = lsn
         self._unsynced_since = None
+        if self._owner.synced is not None:
+            self._owner.synced(time.perf_counter() - begin)
 
     # -- "normal": within 100 ms -------------------------------------------------
     def _flush_soon(self) -> None:
