@@ -229,10 +229,11 @@ def log_goes_on_in_the_old_file(stack: ExitStack) -> None:
 def no_checkpoint_after_recovery(stack: ExitStack) -> None:
     before = tablefile.TableFile.load
 
-    def load(self: Any) -> None:
+    def load(self: Any, *log: Any) -> Any:
         with mock.patch.object(tablefile.TableFile, "checkpoint", nothing):
-            before(self)
+            missed = before(self, *log)
         self.store.unclean = False
+        return missed
 
     replace(stack, tablefile.TableFile, "load", load)
 
