@@ -22,6 +22,7 @@ class FieldIndex:
     def __init__(self, path: str, kernels: Backend) -> None:
         self.path = path
         self._parts = parts_of(path)
+        self.is_name = "." not in path  # it is that of one field
         self._pairs: Any = kernels.index.HashTable()
 
     def fill(self, documents: Iterable[tuple[int, Any]]) -> None:
@@ -42,6 +43,10 @@ class FieldIndex:
     def count(self, values: Iterable[Any]) -> int:
         """How many documents have one of these values, at most."""
         return sum(self._pairs.count(word) for word in {_word(value) for value in values})
+
+    def of(self, value: Any) -> list[int]:
+        """The documents that may have this value, rising."""
+        return sorted(self._pairs.ids(_word(value)))
 
     def ids(self, values: Iterable[Any]) -> list[int]:
         """The documents that may have one of these values, rising."""

@@ -37,6 +37,9 @@ _DOCUMENTS = [("doc", "not_null", None), ("_id", "gte", 0)]
 OWN = -1  # the row that says which fields have an index
 #: documents that an index names are read one by one where they are at most one in so many
 WORTH = 8
+#: so many are read one by one whatever there is
+FEW = 12
+_PLAIN = (str, int, bool, bytes)  # values that equal nothing but themselves, and the numbers that are equal
 
 
 class DocumentStore:
@@ -241,6 +244,10 @@ class DocumentStore:
         a dict of them; ``desc`` turns fields without a direction round. ``limit``: at most so many (0 or less: none)
         after the first ``offset``. ConditionError, ValueTypeError.
         """
+        if type(filter_spec) is dict and len(filter_spec) == 1 and select is sort is limit is None and offset == 0:
+            named = self._by_equality(filter_spec)
+            if named is not None:
+                return named
         first, most = window(limit, offset)
         wanted = make_filter(filter_spec)
         key = None if sort is None else sort_key(directions(sort, desc))
@@ -250,6 +257,32 @@ class DocumentStore:
             found = sorted(found, key=key)
         found = islice(found, first, None if most is None else first + most)
         return list(found) if tree is None else [shown(document, tree) for document in found]
+
+    def _by_equality(self, spec: dict[Any, Any]) -> Optional[list[Document]]:
+        """The documents with one plain value in a field that has an index: what ``_matching`` gives, at half the cost.
+        None: it is not that question.
+        """
+        ((path, value),) = spec.items()
+        if type(value) not in _PLAIN or type(path) is not str:
+            return None
+        found: list[Document] = []
+        wanted: Optional[Filter] = None
+        with self._lock:
+            index = None if self._fields is None else self._fields.get(path)
+            named = [] if index is None else index.of(value)
+            if index is None or len(named) > FEW:
+                return None
+            for idx in named:
+                row = self._row(idx)
+                if row is None:
+                    continue
+                there = row[1].get(path) if index.is_name else None
+                if type(there) is not type(value) or there != value:  # else nothing is to be asked any more
+                    wanted = wanted or make_filter(spec)
+                    if not wanted.matches(row[1]):
+                        continue
+                found.append(row[1])
+        return found
 
     def _matching(self, spec: Optional[Mapping[str, Any]], wanted: Filter) -> list[tuple[int, Document]]:
         with self._lock:
