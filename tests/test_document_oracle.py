@@ -211,58 +211,78 @@ def matches(document: Any, spec: dict[str, Any]) -> bool:
 
 
 # -- documents and filters -----------------------------------------------------------
-NAMES = st.sampled_from(["a", "b", "0", "1"])
+NAMES = st.sampled_from(["a", "a", "b", "0"])
 SCALARS = st.one_of(
     st.sampled_from([None, True, False, 0, 1, -1, 2, 5, 1.0, -0.0, 2.5, float("nan"), float("inf"), Decimal("2.5")]),
     st.sampled_from(["", "a", "ab", "b", "1", b"", b"a", 2**31, 2**40, 2**70]),
     st.sampled_from([dt.date(2026, 1, 1), dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, tzinfo=UTC)]),
 )  # fmt: skip
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=6
-)
-DOCUMENTS = st.dictionaries(NAMES, VALUES, max_size=4)
-PATHS = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
+PATHS = st.sampled_from(["a", "a", "a.0", "a.0", "a.a", "a.b", "a.0.0", "a.0.a", "a.a.0", "b", "b.a", "0"])
 TYPES = ["double", "string", "object", "array", "binData", "bool", "date", "null", "int", "long", "decimal", "number"]
-LEAF = st.one_of(
-    st.tuples(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$contains"]), VALUES),
-    st.tuples(st.sampled_from(["$in", "$nin", "$all"]), st.lists(VALUES, max_size=3)),
-    st.tuples(st.just("$exists"), st.booleans()),
-    st.tuples(st.just("$size"), st.integers(0, 3)),
-    st.tuples(st.just("$type"), st.sampled_from(TYPES)),
-    st.tuples(st.just("$regex"), st.sampled_from(["a", "^b", "b$", ""])),
-    st.tuples(st.just("$mod"), st.sampled_from([[2, 0], [2, 1], [3, -1], [-3, 2]])),
-)
-OPERATORS = st.deferred(
-    lambda: st.lists(
-        LEAF
-        | st.tuples(st.just("$not"), st.lists(LEAF, min_size=1, max_size=2).map(dict))
-        | st.tuples(st.just("$elemMatch"), st.lists(LEAF, min_size=1, max_size=2).map(dict) | FIELDS),
-        min_size=1,
-        max_size=2,
-    ).map(dict)
-)
-FIELDS: Any = st.deferred(lambda: st.dictionaries(PATHS, VALUES | OPERATORS, max_size=2))
-FILTERS = st.recursive(
-    FIELDS,
-    lambda inner: st.dictionaries(
-        st.sampled_from(["$and", "$or", "$nor"]), st.lists(inner, min_size=1, max_size=2), min_size=1, max_size=1
-    ),
-    max_leaves=3,
-)
+
+
+class Universe:
+    """Documents and filters over some values: the fewer there are, the more often a filter hits."""
+
+    def __init__(self, scalars: Any) -> None:
+        values = st.recursive(
+            scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=5
+        )
+        #: where most paths lead to: arrays of values, of objects and of arrays
+        deep = st.lists(
+            scalars | st.lists(scalars, max_size=2) | st.dictionaries(NAMES, values, max_size=2), max_size=3
+        )
+        self.documents = st.one_of(
+            st.dictionaries(NAMES, values, max_size=3), st.fixed_dictionaries({"a": deep}, optional={"b": values})
+        )
+        operands = scalars | scalars | values
+        leaf = st.one_of(
+            st.tuples(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$contains"]), operands),
+            st.tuples(st.sampled_from(["$in", "$nin", "$all"]), st.lists(operands, max_size=3)),
+            st.tuples(st.just("$exists"), st.booleans()),
+            st.tuples(st.just("$size"), st.integers(0, 3)),
+            st.tuples(st.just("$type"), st.sampled_from(TYPES)),
+            st.tuples(st.just("$regex"), st.sampled_from(["a", "^b", "b$", ""])),
+            st.tuples(st.just("$mod"), st.sampled_from([[2, 0], [2, 1], [3, -1], [3, 2], [-3, 2]])),
+        )
+        several = st.lists(leaf, min_size=1, max_size=2).map(dict)
+        fields: Any = st.deferred(lambda: st.dictionaries(PATHS, operands | operators, min_size=1, max_size=2))
+        operators = st.one_of(
+            several, several.map(lambda one: {"$not": one}), several.map(lambda one: {"$elemMatch": one}),
+            fields.map(lambda one: {"$elemMatch": one}),
+        )  # fmt: skip
+        self.filters = st.recursive(
+            fields,
+            lambda inner: st.dictionaries(
+                st.sampled_from(["$and", "$or", "$nor"]),
+                st.lists(inner, min_size=1, max_size=2),
+                min_size=1,
+                max_size=1,
+            ),
+            max_leaves=2,
+        )
+
+
+ALL, FEW = Universe(SCALARS), Universe(st.sampled_from([None, 1, -1, "a"]))
+DOCUMENTS = ALL.documents | FEW.documents
+CASES = st.one_of(*(st.tuples(st.lists(one.documents, min_size=1, max_size=5), one.filters) for one in (ALL, FEW, FEW)))
 
 
 #: what the kernel and an index can answer by themselves
 SIMPLE = st.dictionaries(
     PATHS,
-    SCALARS | st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte", "$eq"]), SCALARS).map(lambda one: dict([one])),
+    st.sampled_from([None, 1, "a"])
+    | SCALARS
+    | st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte", "$eq"]), SCALARS).map(lambda one: dict([one])),
     min_size=1,
     max_size=1,
 )
 
 
-@settings(max_examples=500)
-@given(documents=st.lists(DOCUMENTS, min_size=1, max_size=5), spec=FILTERS)
-def test_a_filter_says_what_the_rules_say(documents: list[Any], spec: dict[str, Any]) -> None:
+@settings(max_examples=2000)
+@given(CASES)
+def test_a_filter_says_what_the_rules_say(case: tuple[list[Any], dict[str, Any]]) -> None:
+    documents, spec = case
     wanted = make_filter(spec)
     for document in documents:
         assert wanted.matches(document) == matches(document, spec), document
@@ -272,9 +292,10 @@ def test_a_filter_says_what_the_rules_say(documents: list[Any], spec: dict[str, 
 def test_a_store_answers_what_the_rules_say(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_ext, "BACKEND", backend)
 
-    @settings(max_examples=200 if backend == "c" else 60)
-    @given(documents=st.lists(DOCUMENTS, max_size=5), spec=FILTERS, more=SIMPLE, paths=st.lists(PATHS, max_size=2))
-    def check(documents: list[Any], spec: Any, more: Any, paths: list[str]) -> None:
+    @settings(max_examples=600 if backend == "c" else 60)
+    @given(case=CASES, more=SIMPLE, paths=st.lists(PATHS, max_size=2))
+    def check(case: tuple[list[Any], Any], more: Any, paths: list[str]) -> None:
+        documents, spec = case
         with DocumentStore(":memory:") as store:
             store.insert_many(documents)
             for _ in range(2):
