@@ -123,7 +123,7 @@ class DocumentStore:
     # -- rows ----------------------------------------------------------------
 
     def _encode(self, document: Any, position: int = -1) -> bytes:
-        if not isinstance(document, Mapping):
+        if type(document) is not dict and not isinstance(document, Mapping):
             what = f"a document is a dict, not {type(document).__name__} {shorten(document)}"
             raise ValueTypeError(what, row_index=position)
         try:
@@ -131,6 +131,15 @@ class DocumentStore:
         except (TypeError, ValueError) as error:
             where = culprit(document, self._kernels.doc.encode)
             raise ValidationError(f"a document cannot be stored: {error}{where}", row_index=position) from None
+
+    def _encoded(self, documents: list[Any]) -> list[bytes]:
+        encode = self._kernels.doc.encode
+        if set(map(type, documents)) == {dict}:
+            try:
+                return list(map(encode, documents))
+            except (TypeError, ValueError):
+                pass  # the loop below says of which document
+        return [self._encode(document, at) for at, document in enumerate(documents)]
 
     def _decode(self, data: bytes) -> Document:
         found: Document = self._kernels.doc.decode(data)
@@ -173,22 +182,25 @@ class DocumentStore:
 
     def insert(self, doc: Mapping[str, Any]) -> int:
         """Store a document; its id. ValidationError (a ValueError) for a value that cannot be stored, with its path."""
-        return self.insert_many([doc])[0]
+        data = self._encode(doc)
+        with self._lock:
+            idx = self._new_id()
+            self._db.insert({"_id": idx, "doc": data})
+            self._next = idx + 1
+            for index in self._made():
+                index.add(idx, doc)
+        return idx
 
     def insert_many(self, docs: Iterable[Mapping[str, Any]]) -> list[int]:
         """Store documents, all or none; their ids."""
         given = list(docs)
-        if not given:
-            return []
-        single = len(given) == 1
-        encoded = [self._encode(document, -1 if single else at) for at, document in enumerate(given)]
+        if len(given) < 2:
+            return [self.insert(document) for document in given]
+        encoded = self._encoded(given)
         with self._lock:
             first = self._new_id()
             ids = list(range(first, first + len(given)))
-            if single:
-                self._db.insert({"_id": first, "doc": encoded[0]})
-            else:
-                self._db.insert_columns({"_id": ids, "doc": encoded})
+            self._db.insert_columns({"_id": ids, "doc": encoded})
             self._next = first + len(given)
             for index in self._made():
                 index.fill(zip(ids, given))
