@@ -17,7 +17,7 @@ from . import _ext
 from ._ext._common import BLOCK, BOOL, CODEC_NAMES, DATE, DATETIME, RAW, RUNS, SEGMENT, TAIL, TYPECODES, Zone, logical
 from .columnar_patch import piece_chunks
 from .dtypes import make_coerce, make_refuse
-from .errors import ProgrammingError
+from .errors import ProgrammingError, SnapDBError
 from .hints import Hints
 from .kept import Kept
 from .schema import ColumnDef
@@ -503,7 +503,20 @@ class Column:
         return iter(self.tolist())
 
     def __repr__(self) -> str:
-        return f"Column({self.name!r}, {self.dtype!r}, rows={len(self)}, encoding={self.encoding!r})"
+        try:
+            return f"Column({self.name!r}, {self.dtype!r}, rows={len(self)}, encoding={self.encoding!r})"
+        except SnapDBError as error:  # the table is closed, or its file damaged
+            return f"Column({self.name!r}, {self.dtype!r}, {type(error).__name__})"
+
+    def _repr_html_(self) -> str:
+        """The first values, for notebooks."""
+        from .html_table import SHOWN, html_of, html_table  # notebooks alone ask
+
+        def table() -> str:
+            values = ((row, [self[row]]) for row in range(min(len(self), SHOWN)))
+            return html_table(repr(self), [(self.name, self.dtype)], values, len(self))
+
+        return html_of(self, table)
 
     def tolist(self) -> list[Any]:
         """Every value in row order, None for nulls."""

@@ -669,6 +669,12 @@ class ColumnarTable(ColumnarBase):
         kinds = ", ".join(f"{column.name} {column.dtype}" for column in self.column_list)
         return f"ColumnarTable({self.name!r}, rows={len(self)}, columns=[{kinds}])"
 
+    def _repr_html_(self) -> str:
+        """The first rows, for notebooks."""
+        from .html_table import html_of, view_html  # notebooks alone ask
+
+        return html_of(self, lambda: view_html(repr(self), self.view(), len(self)))
+
     def column_buffer(self, column_name: str) -> memoryview:
         with self.lock:
             column = self.column_list[self.schema.index(column_name)]

@@ -422,6 +422,12 @@ class SnapDB(Indexed, Maintenance):
             f"indexes={self._indexes.names('hash')!r})"
         )
 
+    def _repr_html_(self) -> str:
+        """The first rows, for notebooks."""
+        from .html_table import html_of, view_html  # notebooks alone ask
+
+        return html_of(self, lambda: view_html(repr(self), self._engine.view(), len(self)))
+
     def __reduce__(self) -> NoReturn:
         raise NotSupportedError(
             "a SnapDB handle cannot be copied or pickled; hand over its rows, as select() gives them, "

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from typing import Any, Union
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, Optional, TextIO, Union
 
-from .errors import ValidationError
+from .errors import ValidationError, ValueTypeError
 
-__all__ = ["read_json", "write_json"]
+__all__ = ["Progress", "read_json", "write_json"]
+
+#: what is told how many documents there are by now
+Progress = Callable[[int], object]
+STEP = 1000  # documents between two tellings
 
 
-def write_json(path: Union[str, os.PathLike[str]], documents: Iterable[Any]) -> int:
+def write_json(
+    path: Union[str, os.PathLike[str]], documents: Iterable[Any], progress: Optional[Progress] = None
+) -> int:
     """Write documents; how many. The file is there in full or not at all. ValidationError, OSError."""
-    lines = _is_lines(path)
+    lines = str(os.fspath(path)).endswith((".jsonl", ".ndjson"))
     partial = f"{os.fspath(path)}.part"
-    count = 0
+    documents = _told(documents, progress)
     try:
         with open(partial, "w", encoding="utf-8") as file:
-            for document in documents:
-                file.write("" if lines else "[\n" if count == 0 else ",\n")
-                file.write(_as_json(document, count) + ("\n" if lines else ""))
-                count += 1
-            file.write("" if lines else "\n]\n" if count else "[]\n")
+            count = (_write_lines if lines else _write_array)(file, documents)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -34,14 +36,46 @@ def write_json(path: Union[str, os.PathLike[str]], documents: Iterable[Any]) -> 
     return count
 
 
-def read_json(path: Union[str, os.PathLike[str]]) -> list[Any]:
+def read_json(path: Union[str, os.PathLike[str]], progress: Optional[Progress] = None) -> list[Any]:
     """The documents of a file. ValidationError with its line; OSError."""
+    name = os.fspath(path)
     with open(path, encoding="utf-8-sig") as file:
-        return _from_json(file.read(), os.fspath(path))
+        try:
+            is_array = _first(file) == "["
+            return list(_told(_array(file, name) if is_array else _lines(file, name), progress))
+        except UnicodeDecodeError as error:
+            raise ValidationError(f"{name} is not UTF-8: {error}", hint="save it as UTF-8") from None
 
 
-def _is_lines(path: Any) -> bool:
-    return str(os.fspath(path)).endswith((".jsonl", ".ndjson"))
+def _told(documents: Iterable[Any], progress: Optional[Progress]) -> Iterator[Any]:
+    """The documents, while ``progress`` is told."""
+    if progress is not None and not callable(progress):
+        raise ValueTypeError(f"progress is a callable that is given a number, not {type(progress).__name__}")
+    count = 0
+    for count, document in enumerate(documents, 1):
+        if progress is not None and count % STEP == 0:
+            progress(count)
+        yield document
+    if progress is not None and (count % STEP or not count):
+        progress(count)
+
+
+# -- writing -----------------------------------------------------------------
+def _write_lines(file: TextIO, documents: Iterable[Any]) -> int:
+    count = 0
+    for document in documents:
+        file.write(_as_json(document, count) + "\n")
+        count += 1
+    return count
+
+
+def _write_array(file: TextIO, documents: Iterable[Any]) -> int:
+    count = 0
+    for document in documents:
+        file.write(("[\n" if count == 0 else ",\n") + _as_json(document, count))
+        count += 1
+    file.write("\n]\n" if count else "[]\n")
+    return count
 
 
 def _as_json(document: Any, number: int) -> str:
@@ -52,20 +86,30 @@ def _as_json(document: Any, number: int) -> str:
         raise ValidationError(what, hint="store such values as text, or leave them out with select=") from None
 
 
-def _from_json(text: str, path: str) -> list[Any]:
-    start = text.lstrip()[:1]
+# -- reading -----------------------------------------------------------------
+def _first(file: TextIO) -> str:
+    """The first character that is no space; the file is at its start again."""
+    for line in file:
+        if line.strip():
+            file.seek(0)
+            return line.strip()[0]
+    file.seek(0)
+    return ""
+
+
+def _array(file: TextIO, name: str) -> Iterator[Any]:
     try:
-        if start == "[":
-            found = json.loads(text)
-            return list(found)
-    except ValueError as error:
-        raise ValidationError(f"{path} is no JSON: {error}") from None
-    documents = []
-    for number, line in enumerate(text.split("\n"), 1):
+        found = json.loads(file.read())
+    except (ValueError, RecursionError) as error:
+        raise ValidationError(f"{name} is no JSON: {error}") from None
+    yield from found
+
+
+def _lines(file: TextIO, name: str) -> Iterator[Any]:
+    for number, line in enumerate(file, 1):
         if line.strip():
             try:
-                documents.append(json.loads(line))
-            except ValueError as error:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
                 hint = "a file is one array of documents, or has a document a line"
-                raise ValidationError(f"{path}, line {number}, is no JSON: {error}", hint=hint) from None
-    return documents
+                raise ValidationError(f"{name}, line {number}, is no JSON: {error}", hint=hint) from None

@@ -20,12 +20,12 @@ from .core import SnapDB
 from .document_asked import culprit, directions, projection, seed, shown, window
 from .document_filter import Filter, make_filter
 from .document_index import FieldIndex, equalities
-from .document_json import read_json, write_json
+from .document_json import Progress, read_json, write_json
 from .document_paths import parts_of
 from .document_scan import question_of
 from .document_sort import sort_key
 from .document_update import make_update
-from .errors import NotFoundError, ValidationError, ValueTypeError, shorten
+from .errors import ClosedError, NotFoundError, SnapDBError, ValidationError, ValueTypeError, shorten
 from .query import query
 from .schema import ColumnDef, Schema
 
@@ -92,7 +92,21 @@ class DocumentStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"DocumentStore({str(self._db.path)!r})"
+        path = str(self._db.path)
+        try:
+            return f"DocumentStore({path!r}, documents={len(self)}, indexes={self.indexes!r})"
+        except SnapDBError as error:  # it is closed, or its file damaged
+            return f"DocumentStore({path!r}, {'closed' if isinstance(error, ClosedError) else type(error).__name__})"
+
+    def _repr_html_(self) -> str:
+        """The first documents, for notebooks."""
+        from .html_table import SHOWN, html_of, html_table  # notebooks alone ask
+
+        def table() -> str:
+            first = [(idx, [document]) for idx, document in islice(self._documents(), SHOWN)]
+            return html_table(repr(self), [("document", "")], first, len(self))
+
+        return html_of(self, table)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -411,19 +425,37 @@ class DocumentStore:
         """Have an index of a field, which may be a dotted path, for filters of equality; there is no harm in asking
         twice. It is kept with the store, and made of the documents when it is first needed.
         """
-        if not isinstance(field, str) or not all(parts_of(field)):
-            raise ValueTypeError(f"create_index() takes a path of names with dots between them, not {shorten(field)}")
+        _checked("create_index()", field)
         with self._lock:
             fields = self._indexed()
-            if field in fields:
-                return
-            data = self._kernels.doc.encode({"indexes": [*fields, field]})
-            own = query(self._db).filter(_id=OWN).first()
-            if own is None:
-                self._db.insert({"_id": OWN, "doc": data})
-            else:
-                self._db.update(own[0], {"doc": data})
-            fields[field] = None
+            if field not in fields:
+                self._keep([*fields, field])
+                fields[field] = None
+
+    def drop_index(self, field: str) -> None:
+        """Have no index of a field any more. NotFoundError (a KeyError) where there is none."""
+        _checked("drop_index()", field)
+        with self._lock:
+            fields = self._indexed()
+            if field not in fields:
+                raise NotFoundError(f"there is no index of field {field!r}; there are {list(fields)!r}")
+            self._keep([one for one in fields if one != field])
+            del fields[field]
+
+    @property
+    def indexes(self) -> list[str]:
+        """The fields that have an index."""
+        with self._lock:
+            return list(self._indexed())
+
+    def _keep(self, fields: list[str]) -> None:
+        """Note in the store's own row which fields have an index."""
+        data = self._kernels.doc.encode({"indexes": fields})
+        own = query(self._db).filter(_id=OWN).first()
+        if own is None:
+            self._db.insert({"_id": OWN, "doc": data})
+        else:
+            self._db.update(own[0], {"doc": data})
 
     def _indexed(self) -> dict[str, Optional[FieldIndex]]:
         if self._fields is None:
@@ -450,14 +482,21 @@ class DocumentStore:
 
     # -- JSON ------------------------------------------------------------------------
 
-    def export_json(self, path: Union[str, os.PathLike[str]]) -> int:
+    def export_json(self, path: Union[str, os.PathLike[str]], progress: Optional[Progress] = None) -> int:
         """Write all documents as a JSON array, or where the name ends in ``.jsonl`` or ``.ndjson`` one a line; how
-        many. The file is there in full or not at all. ValidationError for a value that JSON does not have.
+        many. The file is there in full or not at all. ``progress`` is called with the number of documents written,
+        every thousand and at the end. ValidationError for a value that JSON does not have.
         """
-        return write_json(path, self)
+        return write_json(path, self, progress)
 
-    def import_json(self, path: Union[str, os.PathLike[str]]) -> int:
-        """Store the documents of a JSON array, or of a file with one a line; all or none; how many. ValidationError for
-        what is no JSON or no document, with its line or position.
+    def import_json(self, path: Union[str, os.PathLike[str]], progress: Optional[Progress] = None) -> int:
+        """Store the documents of a JSON array, or of a file with one a line; all or none; how many. ``progress`` is
+        called with the number of documents read, every thousand and at the end, before they are stored.
+        ValidationError for what is no JSON or no document, with its line or position.
         """
-        return len(self.insert_many(read_json(path)))
+        return len(self.insert_many(read_json(path, progress)))
+
+
+def _checked(call: str, field: Any) -> None:
+    if not isinstance(field, str) or not all(parts_of(field)):
+        raise ValueTypeError(f"{call} takes a path of names with dots between them, not {shorten(field)}")

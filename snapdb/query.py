@@ -287,6 +287,20 @@ class Query:
             parts.append(f"slice({None if plan.limit < 0 else plan.limit}, {plan.skip})")
         return ".".join(parts)
 
+    def _repr_html_(self) -> str:
+        """The first rows, for notebooks; of a query that asks callables, what it says: they may take long."""
+        from .html_table import SHOWN, html_of, html_table, html_text, kinds  # notebooks alone ask
+
+        def table() -> str:
+            plan = self._plan
+            if plan.calls:
+                return html_text(repr(self))
+            most = SHOWN + 1 if plan.limit < 0 else min(plan.limit, SHOWN + 1)
+            rows = [(idx, list(row.values())) for idx, row in self.slice(most, plan.skip)]
+            return html_table(repr(self), kinds(self._db.schema), rows, -1)
+
+        return html_of(self, table)
+
 
 def query(db: Union[SnapDB, ColumnarTable]) -> Query:
     """A query of every row of a database, of an open snapshot or of a ``ColumnarTable``; ValueTypeError for anything

@@ -287,7 +287,59 @@ def test_json_files(tmp_path: Path, backend_name: str, name: str) -> None:
     path.write_text('[{"n": 1}, 5]', encoding="utf-8")
     with pytest.raises(errors.ValueTypeError, match="a document is a dict, not int 5"):
         again.import_json(path)
+    path.write_bytes(b'{"n": "\xff"}\n')
+    with pytest.raises(errors.ValidationError, match="is not UTF-8"):
+        again.import_json(path)
     assert len(again) == 5
+
+
+@pytest.mark.parametrize("count", [0, 999, 1000, 2500])
+def test_json_files_tell_how_far_they_are(tmp_path: Path, backend_name: str, count: int) -> None:
+    store = DocumentStore(":memory:")
+    store.insert_many({"n": n} for n in range(count))
+    expected = [*range(1000, count + 1, 1000), *([count] if count % 1000 or not count else [])]
+    for name in ("docs.json", "docs.jsonl"):
+        told: list[int] = []
+        assert store.export_json(tmp_path / name, progress=told.append) == count and told == expected
+        again = DocumentStore(":memory:")
+        told.clear()
+        assert again.import_json(tmp_path / name, progress=told.append) == count and told == expected
+    before = (tmp_path / "docs.json").read_bytes()
+
+    def tired(done: int) -> None:
+        raise KeyError(done)
+
+    with pytest.raises(KeyError):
+        store.export_json(tmp_path / "docs.json", progress=tired)
+    with pytest.raises(KeyError):
+        store.import_json(tmp_path / "docs.jsonl", progress=tired)
+    with pytest.raises(errors.ValueTypeError, match="progress is a callable"):
+        store.export_json(tmp_path / "docs.json", progress=1)  # type: ignore[arg-type]
+    assert len(store) == count and (tmp_path / "docs.json").read_bytes() == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["docs.json", "docs.jsonl"]
+
+
+def test_indexes_are_listed_and_dropped(tmp_path: Path, backend_name: str) -> None:
+    path = tmp_path / "d.snapdb"
+    with DocumentStore(path) as store:
+        store.insert_many([{"a": n % 7, "b": {"c": n % 50}} for n in range(300)])
+        assert store.indexes == []
+        store.create_index("a")
+        store.create_index("b.c")
+        assert store.indexes == ["a", "b.c"] and "index" in store.explain({"b.c": 9})
+        store.drop_index("a")
+        assert store.indexes == ["b.c"] and store.count({"a": 3}) == 43
+        with pytest.raises(errors.NotFoundError, match=r"no index of field 'a'; there are \['b.c'\]"):
+            store.drop_index("a")
+        with pytest.raises(errors.ValueTypeError, match="drop_index"):
+            store.drop_index("")
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.drop_index("b.c")
+            store.create_index("a")
+            raise ZeroDivisionError
+        assert store.indexes == ["b.c"] and len(store) == 300
+    with DocumentStore(path) as store:
+        assert store.indexes == ["b.c"] and store.query({"b.c": 2})[0] == {"a": 2, "b": {"c": 2}}
 
 
 KILLED = """
