@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Callable, NamedTuple, TextIO
+from typing import Any, Callable, NamedTuple, Optional, TextIO
 
 from .cell_types import Detector, read, reader_of
 from .cli_files import FORMATS, add_database, key_of
@@ -51,7 +51,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, out: TextIO) -> int:
     """Import; 0. Whatever is wrong is raised, and nothing has changed then."""
-    kind = options.format or _ENDINGS.get(os.path.splitext(options.file)[1].lower(), "csv")
+    kind = options.format or _ending(options.file) or "csv"
+    if _ending(options.db) and options.file != "-" and not _ending(options.file):
+        hint = f"snapdb import {options.file} {options.db}"
+        raise ValidationError("the database comes before the file that is imported", hint=hint)
     with _source(options.file) as path:
         if options.documents:
             count, what = _documents(options, path, kind), "documents"
@@ -60,6 +63,11 @@ def run(options: argparse.Namespace, out: TextIO) -> int:
             count, what = _store(options, made), "rows"
     sys.stderr.write(f"{count} {what} imported into {options.db}\n")
     return 0
+
+
+def _ending(name: str) -> Optional[str]:
+    """The format that a file's name tells of."""
+    return _ENDINGS.get(os.path.splitext(name)[1].lower())
 
 
 @contextmanager
@@ -121,7 +129,9 @@ class _Cells(NamedTuple):
                     continue  # an empty line
                 row = row or [""]  # of a single column
                 if len(row) != width:
-                    raise ValidationError(f"line {rows.line}: it has {len(row)} cells, there are {width} columns")
+                    columns = f"{width} column{'s' * (width != 1)}"
+                    hint = None if width > 1 else "name the --delimiter, where it is not a comma"
+                    raise ValidationError(f"line {rows.line}: it has {len(row)} cells, there are {columns}", hint=hint)
                 if not some:
                     line = rows.line
                 some.append(row)
@@ -161,7 +171,8 @@ class _Lines:
             raise ValidationError(f"line {self.line}: {error}") from None
         except UnicodeDecodeError as error:
             raise ValidationError(
-                f"behind line {self.line}: it is not {self._encoding}: {error.reason}", hint="name the --encoding"
+                f"behind line {self.line}: it is not {self._encoding.upper().replace('-SIG', '')}: {error.reason}",
+                hint="name the --encoding",
             ) from None
         return row
 

@@ -127,7 +127,8 @@ def conditions(db: SnapDB, given: Optional[Sequence[Sequence[str]]]) -> list[tup
             found.append((parts[0], parts[1], None))
             continue
         if len(parts) < 3:
-            raise ValidationError(f"--where takes COLUMN OP VALUE, not {' '.join(parts)!r}")
+            hint = "such as --where temp gt 30, or --where name is_null"
+            raise ValidationError(f"--where takes COLUMN OP VALUE, not {' '.join(parts)!r}", hint=hint)
         name, op, *texts = parts
         dtype = db.schema.columns[db.schema.index(name)].dtype
         reader = _number if dtype[0] in "iuf" and dtype[1:].isdigit() else reader_of(dtype)

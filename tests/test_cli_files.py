@@ -217,6 +217,25 @@ def test_a_new_database_is_there_whole_or_not(tmp_path: Path, capsys: pytest.Cap
     assert "none.csv" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.csv", b"id;name\n1;x,y\n", "there are 1 column; name the --delimiter"),
+        ("a.csv", b"id,name\n1,\xff\n", "it is not UTF-8: invalid start byte; name the --encoding"),
+        ("a.csv", b"", "there is nothing in it"),
+    ],
+)
+def test_what_is_to_be_done_is_said(
+    tmp_path: Path, name: str, data: bytes, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert run("import", tmp_path / "t.snap", tmp_path / name) == (1, "")
+    assert told in capsys.readouterr().err
+    assert run("import", tmp_path / name, tmp_path / "t.snap") == (1, "")
+    assert f"comes before the file that is imported; snapdb import {tmp_path / 't.snap'}" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == data and os.listdir(tmp_path) == [name]
+
+
 def test_headers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "t.csv"
     file.write_text("\ufeffa,,a,a_2\n1,2,3,4\n", encoding="utf-8")
