@@ -95,13 +95,26 @@ def write_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], kind: str, n
 
 
 def _write_cells(names: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: str, null: str, out: TextIO) -> int:
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(_Lines(out), delimiter=delimiter, lineterminator="\r\n")
     writer.writerow(names)
     count = 0
     for row in rows:
         writer.writerow([cell(value, null) for value in row])
         count += 1
     return count
+
+
+class _Lines:
+    """A file of cells whose lines end in a line feed. Before Python 3.13 the writer puts quotes around a carriage
+    return only where its own lines end in one.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, line: str) -> int:
+        """A line, ended by carriage return and line feed."""
+        return self._out.write(line[:-2] + "\n")
 
 
 def write_json(items: Iterable[Any], lines: bool, out: TextIO) -> int:

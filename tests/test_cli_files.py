@@ -95,7 +95,8 @@ CELL = st.sampled_from(
     ["", "NA", "0", "-0", "007", "+5", "1.10", "1e5", " 1", "1 ", "true", "True", "2026-01-01", "2026-02-30", "NaN",
      "inf",
      "2026-01-01T00:00:00Z", "2026-01-01T00:00:00+00:00", "9223372036854775807", "9223372036854775808",
-     "18446744073709551616", "0.1234567890123456789", "-1.5", "1_000", "٣", 'a"b', "a\nb", "a\r\nb", "a,b", "\ufeff"]
+     "18446744073709551616", "0.1234567890123456789", "-1.5", "1_000", "٣", 'a"b', "a\nb", "a\r\nb", "a,b", "\ufeff",
+     "\r", "\r0", "a\r"]
 ) | st.integers().map(str) | st.floats().map(repr) | TEXT | st.dates().map(str)  # fmt: skip
 TABLES = st.integers(1, 4).flatmap(
     lambda width: st.lists(st.lists(CELL, min_size=width, max_size=width), min_size=1, max_size=8)
@@ -108,7 +109,7 @@ def test_any_table_comes_out_as_it_went_in(tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("t")
     names = [f"c{at}" for at in range(len(rows[0]))]
     with open(folder / "in.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([names, *rows])
+        csv.writer(file, lineterminator="\r\n").writerows([names, *rows])  # \n: old Pythons do not quote a \r then
     run("import", folder / "t.snap", folder / "in.csv", *([] if detect else ["--no-detect-types"]))
     run("export", folder / "t.snap", folder / "out.csv")
     types = list(types_of(folder / "t.snap").values())
