@@ -944,7 +944,8 @@ def test_normal_without_threads_syncs_at_the_next_call(monkeypatch: pytest.Monke
     layer.threads = False
     now = [100.0]
     toy = make(layer, "normal")
-    monkeypatch.setattr("snapdb.storage.wal.time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])}))
+    clock = type("Clock", (), {"monotonic": staticmethod(lambda: now[0]), "perf_counter": staticmethod(lambda: now[0])})
+    monkeypatch.setattr("snapdb.storage.wal.time", clock)
     toy.put(1, b"")
     toy.put(2, b"")
     assert toy.store.log.durable_lsn == 0
