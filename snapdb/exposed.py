@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .metrics import Metrics
+from typing import Any, Callable
 
 __all__ = ["Server"]
 
@@ -16,10 +13,11 @@ OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class Server:
-    """Gives out metrics until ``close()``. A context manager; ``port`` is the one that it has."""
+    """Gives out what ``report(openmetrics=)`` says until ``close()``. A context manager; ``port`` is the one it has.
+    """
 
-    def __init__(self, host: str, port: int, metrics: Metrics) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(metrics))
+    def __init__(self, host: str, port: int, report: Callable[..., str]) -> None:
+        self._server = ThreadingHTTPServer((host, port), _handler(report))
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="snapdb-metrics", daemon=True)
@@ -41,7 +39,7 @@ class Server:
         self.close()
 
 
-def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
+def _handler(report: Callable[..., str]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # seconds for a client to say what it wants
 
@@ -50,7 +48,7 @@ def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
                 self.send_error(404)
                 return
             is_open = "application/openmetrics-text" in self.headers.get("Accept", "")
-            text = metrics.report(openmetrics=is_open).encode()
+            text = report(openmetrics=is_open).encode()
             self.send_response(200)
             self.send_header("Content-Type", OPEN if is_open else PLAIN)
             self.send_header("Content-Length", str(len(text)))

@@ -9,14 +9,11 @@ from __future__ import annotations
 import logging
 import weakref
 from time import perf_counter as clock
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from .absent import Absent
 from .errors import ClosedError
 from .transaction import Transactions
-
-if TYPE_CHECKING:
-    from .core import SnapDB
 
 __all__ = ["OPERATIONS", "POINTS", "is_open", "measure", "opened", "sizes_of"]
 
@@ -58,7 +55,7 @@ class _Told:
             logging.getLogger("snapdb").warning("metrics: %s() failed: %s", name, error)
 
 
-def measure(handle: SnapDB, metrics: Any) -> None:
+def measure(handle: Any, metrics: Any) -> None:
     """Have the operations of a handle counted. Called anew whenever it has bound its single-row calls."""
     kind, there = type(handle), weakref.ref(handle)
     own = getattr(metrics, "tally", None)
@@ -80,7 +77,7 @@ def measure(handle: SnapDB, metrics: Any) -> None:
         file.store.synced = metrics.synced
 
 
-def _watch_transactions(handle: SnapDB, metrics: Any, own: Any) -> None:
+def _watch_transactions(handle: Any, metrics: Any, own: Any) -> None:
     transactions = handle._transactions
     there = weakref.ref(transactions)
     for name in ("commit", "rollback"):
@@ -90,7 +87,7 @@ def _watch_transactions(handle: SnapDB, metrics: Any, own: Any) -> None:
         transactions.__dict__["begin"] = _waiting(there, metrics.waited)
 
 
-def opened(handle: SnapDB, metrics: Any, waited: Optional[float]) -> None:
+def opened(handle: Any, metrics: Any, waited: Optional[float]) -> None:
     """The handle is open, after so many seconds of waiting for its file; None: there is none."""
     if getattr(metrics, "tally", None) is not None:
         metrics.show(handle)
@@ -100,7 +97,7 @@ def opened(handle: SnapDB, metrics: Any, waited: Optional[float]) -> None:
             metrics.set_cdc_lag(str(handle.path), _lag(weakref.ref(handle)))
 
 
-def _lag(handle: weakref.ref[SnapDB]) -> Callable[[], float]:
+def _lag(handle: weakref.ref[Any]) -> Callable[[], float]:
     """How many changes the callback of a change log is still to be told of."""
 
     def lag() -> float:
@@ -110,12 +107,12 @@ def _lag(handle: weakref.ref[SnapDB]) -> Callable[[], float]:
     return lag
 
 
-def is_open(handle: Optional[SnapDB]) -> bool:
+def is_open(handle: Any) -> bool:
     """Whether a handle is there and open."""
     return handle is not None and not isinstance(handle._engine, Absent)
 
 
-def sizes_of(handle: SnapDB) -> Optional[tuple[int, dict[str, int]]]:
+def sizes_of(handle: Any) -> Optional[tuple[int, dict[str, int]]]:
     """Live rows and the sizes of the file's parts. None where somebody writes, or nothing can be said: nobody waits."""
     engine, file = handle._engine, handle._file
     lock = getattr(engine, "lock", None)

@@ -309,7 +309,7 @@ def serve_metrics(port: int, metrics: Metrics, host: str = "127.0.0.1") -> Serve
     """
     from .exposed import Server  # needs http.server
 
-    return Server(host, port, metrics)
+    return Server(host, port, metrics.report)
 
 
 # -- lines -----------------------------------------------------------------------

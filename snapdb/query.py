@@ -20,7 +20,7 @@ from .scan import Page, Selector, View, Where, _bound, count, pages, readable, r
 
 if TYPE_CHECKING:
     from .columnar import ColumnarTable
-    from .core import SnapDB
+    from .indexed import Indexed
     from .indexes import Named
 
 __all__ = ["Query", "query"]
@@ -67,10 +67,10 @@ class Query:
     """
 
     __slots__ = ("_db", "_plan")
-    _db: Union[SnapDB, ColumnarTable]
+    _db: Union[Indexed, ColumnarTable]
     _plan: _Plan
 
-    def __init__(self, db: Union[SnapDB, ColumnarTable]) -> None:
+    def __init__(self, db: Union[Indexed, ColumnarTable]) -> None:
         readable(db, "query()")
         object.__setattr__(self, "_db", db)
         object.__setattr__(self, "_plan", _Plan())
@@ -302,7 +302,7 @@ class Query:
         return html_of(self, table)
 
 
-def query(db: Union[SnapDB, ColumnarTable]) -> Query:
+def query(db: Union[Indexed, ColumnarTable]) -> Query:
     """A query of every row of a database, of an open snapshot or of a ``ColumnarTable``; ValueTypeError for anything
     else, ClosedError.
     """

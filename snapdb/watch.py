@@ -22,7 +22,7 @@ from .query import Query
 if TYPE_CHECKING:
     import asyncio
 
-    from .core import SnapDB
+    from .indexed import Indexed
     from .ordering import Order
     from .query import _Plan
     from .schema import Schema
@@ -140,11 +140,11 @@ class Watch:
     ``async for batch in watch``.
     """
 
-    def __init__(self, db: SnapDB, query: Any, callback: Optional[Callable[[Batch], Any]] = None) -> None:
+    def __init__(self, db: Indexed, query: Any, callback: Optional[Callable[[Batch], Any]] = None) -> None:
         if callback is not None and not callable(callback):
             raise ValueTypeError(f"callback= takes a callable over batches, not {type(callback).__name__}")
         asked = _asked(db, query)
-        self._db = weakref.ref(db)  # no reference back: a handle that is dropped must go
+        self._db: weakref.ref[Any] = weakref.ref(db)  # no reference back: a handle that is dropped must go
         self._plan = asked.plan
         self._callback = callback
         self._batches: deque[Batch] = deque()
@@ -160,12 +160,12 @@ class Watch:
         return f"Watch({'over' if self._over else 'on'})"
 
     # -- for the database ----------------------------------------------------------
-    def begin(self, db: SnapDB, lsn: int) -> Callable[[], None]:
+    def begin(self, db: Indexed, lsn: int) -> Callable[[], None]:
         """Read the rows as of this LSN; nobody writes meanwhile. What tells them."""
         items = self.read(db, lsn)
         return lambda: self._give(Batch(items, [], [], lsn, True))
 
-    def read(self, db: SnapDB, lsn: int) -> list[Item]:
+    def read(self, db: Indexed, lsn: int) -> list[Item]:
         """The rows as of this LSN; nobody writes meanwhile."""
         self._as_of = lsn
         asked = Query(db).replanned(self._plan)
@@ -216,7 +216,8 @@ class Watch:
         db = self._db()
         if db is None:
             return None
-        return db._as_of_now(self)
+        lsn: Optional[int] = db._as_of_now(self)
+        return lsn
 
     def unseen(self) -> None:
         """What is known of the rows does not hold: all of them are told again."""
@@ -308,7 +309,7 @@ def _wake(waiting: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]) -> No
         pass  # the loop is closed: nobody waits
 
 
-def _asked(db: SnapDB, query: Any) -> Query:
+def _asked(db: Indexed, query: Any) -> Query:
     if isinstance(query, Query):
         if not query.reads(db):
             raise ValidationError("watch() takes a query of this database, not of another one")
