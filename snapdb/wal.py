@@ -26,6 +26,7 @@ from .errors import (
 )
 from .storage.files import layer_for
 from .storage.layer import File, FileLayer
+from .storage.lock import guard_fork
 from .storage.seals import BadTag, FrameCipher
 from .storage.superblock import CRC, StaticHeader
 from .storage.wal import refused as _refused
@@ -80,6 +81,7 @@ class WAL:
         except BaseException:
             self.close()
             raise
+        guard_fork(self)
 
     # -- writing -------------------------------------------------------------------
     def append(self, op: str, **fields: Any) -> None:
@@ -139,6 +141,14 @@ class WAL:
             file, self._file = self._file, None
             if file is not None:
                 file.close()
+
+    def forked(self) -> None:
+        """In a forked child the log is closed; the parent has it still. Called by the guard."""
+        self._lock = threading.RLock()  # another thread of the parent may have had it
+        self._open = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close(abandon=True)
 
     def __enter__(self) -> WAL:
         return self

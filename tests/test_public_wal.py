@@ -242,6 +242,29 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     WAL(path).close()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    with WAL(path) as log:
+        log.append("parent", n=1)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                log.append("child")
+            except errors.ClosedError:
+                code = 7
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        if layer_for(str(path)).locks:
+            with pytest.raises(errors.LockedError):
+                WAL(path)
+        log.append("parent", n=2)
+    assert [record["n"] for record in records(path)] == [1, 2]
+
+
 def test_keys(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     path = tmp_path / "x.log"
