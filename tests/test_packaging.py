@@ -399,7 +399,7 @@ STORAGE = {"storage"}
 #: where engines and storage meet
 CORE = {
     "cdc", "change_file", "core", "feed", "filejournal", "history", "indexed", "indexes", "maintenance", "measured",
-    "opening", "records", "repairing", "salvaged", "snapshots", "tablefile", "wal", "watch",
+    "opening", "records", "repairing", "salvaged", "snapshots", "tablefile", "wal", "wal_file", "watch",
 }  # fmt: skip
 #: package parts that a part must not import; what stands nowhere here lies under the engines
 NEVER = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import gc
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from snapdb import errors
 from snapdb.storage.files import layer_for, using
-from snapdb.testing.layers import FaultyLayer, Plan
+from snapdb.testing.layers import FaultyLayer, Plan, RecordingLayer
 from snapdb.wal import WAL
 
 HEADER = 512
@@ -34,6 +36,13 @@ VALUES: dict[str, Any] = {
 def records(path: Any, **options: Any) -> list[dict[str, Any]]:
     with WAL(path, **options) as log:
         return list(log.replay())
+
+
+def records_of(path: Path) -> list[dict[str, Any]]:
+    """What whoever opens the file now would read."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    return records(copy)
 
 
 def filled(path: Any, count: int = 5, **options: Any) -> list[int]:
@@ -177,7 +186,8 @@ class Model(RuleBasedStateMachine):
         data, at, found = Path(self.path).read_bytes(), HEADER, []
         while at < len(data):
             found.append(at)
-            at += 16 + int.from_bytes(data[at : at + 4], "little")
+            size = 24 + int.from_bytes(data[at + 4 : at + 8], "little")
+            at += size + -size % 8
         return found
 
     @rule()
@@ -190,39 +200,149 @@ TestModel.settings = settings(deadline=None, max_examples=60, stateful_step_coun
 
 
 @pytest.mark.parametrize("key", [None, bytes(range(32))])
-def test_every_byte_torn_and_flipped(tmp_path: Path, key: Optional[bytes]) -> None:
-    """Torn anywhere: whole transactions, the first ones. Flipped anywhere: an error, or all but the last one."""
+def test_cut_at_every_byte(tmp_path: Path, key: Optional[bytes]) -> None:
+    """Whole transactions, the first ones; a header that is cut is an error, and the file stays as it is."""
     if key is not None:
         pytest.importorskip("cryptography")
     path, copy = tmp_path / "x.log", tmp_path / "copy.log"
     ends = filled(path, encryption_key=key)
     data = path.read_bytes()
-    for size in range(len(data)):
+    for size in range(1, len(data)):
         copy.write_bytes(data[:size])
+        if size < HEADER:
+            with pytest.raises(errors.ValidationError if size < 8 else errors.CorruptionError, match=str(copy)):
+                WAL(copy, encryption_key=key)
+            assert copy.read_bytes() == data[:size]
+            continue
         left = sum(end <= size for end in ends)
         assert records(copy, encryption_key=key) == [one for n in range(left) for one in put(n)]
-        if size >= HEADER:
-            assert copy.stat().st_size == ([HEADER, *ends][left])
-    told = 0
+        assert copy.stat().st_size == [HEADER, *ends][left]
+
+
+@pytest.mark.parametrize("key", [None, bytes(range(32))])
+def test_every_byte_flipped(tmp_path: Path, key: Optional[bytes]) -> None:
+    """In the last frame it is lost like one that was cut; anywhere else what is before is given, and then an error."""
+    if key is not None:
+        pytest.importorskip("cryptography")
+    path, copy = tmp_path / "x.log", tmp_path / "copy.log"
+    starts = [HEADER, *filled(path, encryption_key=key)]
+    data = path.read_bytes()
     for at in range(len(data)):
-        for bit in (1, 128):
-            bad = bytearray(data)
-            bad[at] ^= bit
-            copy.write_bytes(bad)
-            try:
-                found = records(copy, encryption_key=key)
-            except (errors.CorruptionError, errors.ValidationError) as error:
-                told += 1
-                assert str(copy) in str(error) and copy.read_bytes() == bad
-                assert at < ends[-2]
+        bad = bytearray(data)
+        bad[at] ^= 1 << at % 8
+        copy.write_bytes(bad)
+        if at < HEADER:
+            with pytest.raises((errors.CorruptionError, errors.ValidationError), match=str(copy)):
+                WAL(copy, encryption_key=key)
+            continue
+        whole = sum(start <= at for start in starts) - 1
+        with WAL(copy, encryption_key=key) as log:
+            found = []
+            if whole < 4:
+                with pytest.raises(errors.CorruptionError, match=f"at byte {starts[whole]}$") as raised:
+                    found += log.replay()
+                assert raised.value.offset == starts[whole]
+                found = []
+                with pytest.raises(errors.CorruptionError):
+                    for record in log.replay():
+                        found.append(record)
+                with pytest.raises(errors.CorruptionError):
+                    log.append("more")
+                with pytest.raises(errors.CorruptionError):
+                    log.begin()
+                assert copy.read_bytes() == bad
+                log.clear()
+                log.append("more")
+                assert list(log.replay()) == [{"op": "more"}]
             else:
-                assert at >= ends[-2] and found == [one for n in range(4) for one in put(n)]
-    assert told == 2 * ends[-2]
+                found += log.replay()
+        assert found == [one for n in range(whole) for one in put(n)]
+
+
+def test_a_torn_record_that_looks_like_frames(tmp_path: Path) -> None:
+    """What a record holds is no frame, whether it has numbers everywhere, marks, or a copy of the log itself."""
+    path = tmp_path / "x.log"
+    ends = filled(path, 30)
+    whole = path.read_bytes()
+    with WAL(path) as log:
+        log.clear()
+        log.append("first")
+        start = path.stat().st_size
+        words = b"".join(struct.pack("<QQ", 4000, k) for k in range(1, 4000))
+        marks = b"".join(struct.pack("<4sIQII", b"SNLF", 40, k, 0, 0) for k in range(1, 4000))
+        for junk in (words, marks, whole, bytes(5) + whole):
+            log.append("put", junk=junk)
+        assert len(ends) == 30 and [record["op"] for record in log.replay()] == ["first"] + ["put"] * 4
+    data = path.read_bytes()
+    for number in range(4):  # the last one of each length is torn
+        (tmp_path / "torn.log").write_bytes(data[:-7])
+        found = records(tmp_path / "torn.log")
+        assert len(found) == 4 - number and found[0] == {"op": "first"}
+        data = (tmp_path / "torn.log").read_bytes()
+    assert len(data) == start
+
+
+def test_an_interrupt_leaves_all_of_a_record_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.log"
+    with WAL(path) as log:
+        log.append("a")
+        assert log._file is not None
+        file = log._file.file
+        sync = file.sync
+
+        def interrupted() -> None:
+            raise KeyboardInterrupt  # as a thread that is interrupted from outside would
+
+        monkeypatch.setattr(type(file), "sync", lambda self: interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            log.append("b")
+        monkeypatch.undo()
+        assert file.sync == sync and list(log.replay()) == records_of(path) == [{"op": "a"}]
+        log.append("c")
+    assert records(path) == [{"op": "a"}, {"op": "c"}]
+
+
+@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="no signals here")
+def test_a_signal_waits_for_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.log"
+    with WAL(path) as log:
+        assert log._file is not None
+        kind = type(log._file.file)
+        sync = kind.sync
+
+        def signalled(self: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+            sync(self)
+
+        monkeypatch.setattr(kind, "sync", signalled)
+        with pytest.raises(KeyboardInterrupt):
+            log.append("a")
+        monkeypatch.undo()
+        assert list(log.replay()) == [{"op": "a"}]
+    assert records(path) == [{"op": "a"}]
+
+
+def test_what_a_killed_process_wrote_is_flushed_before_it_is_read(tmp_path: Path) -> None:
+    layer = RecordingLayer()
+    with using(layer):
+        with WAL("x.log") as log:
+            log.append("a")
+        start = len(layer.log)
+        with WAL("x.log") as log:
+            assert [op.kind for op in layer.log[start:]] == ["sync"] and list(log.replay()) == [{"op": "a"}]
+
+
+def test_a_dropped_log_can_be_opened_again(tmp_path: Path) -> None:
+    log = WAL(tmp_path / "x.log")
+    log.append("a")
+    del log
+    gc.collect()
+    assert records(tmp_path / "x.log") == [{"op": "a"}]
 
 
 def test_what_is_no_log_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    for data in (b"hello", b"x" * 5000, b"SNAPLOGx" + bytes(600), b"\0" * 513):
+    for data in (b"hello", b"x" * 5000, b"SNAPLOGx" + bytes(600), bytes(1), bytes(512), bytes(513), b"SNAP"):
         path.write_bytes(data)
         with pytest.raises(errors.ValidationError, match="is not such a log"):
             WAL(path)
@@ -231,6 +351,12 @@ def test_what_is_no_log_stays_as_it_is(tmp_path: Path) -> None:
         WAL(tmp_path)
     with pytest.raises(errors.StorageError, match="cannot be opened"):
         WAL(tmp_path / "no" / "x.log")
+    path.write_bytes(b"")  # as somebody makes it who wants the name
+    assert records(path) == []
+    for key in ("", b"", 5):
+        with pytest.raises((errors.ValidationError, errors.ValueTypeError)):
+            WAL(tmp_path / "new.log", encryption_key=key)
+    assert os.listdir(tmp_path) == ["x.log"]
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
