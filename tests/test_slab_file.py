@@ -633,6 +633,27 @@ def test_a_group_that_does_not_come(kernels: Any, name: str) -> None:
     assert other.table.rows == 4000
 
 
+@pytest.mark.parametrize("name", [*READS, "insert", "truncate"])
+def test_a_group_that_is_gone_again(kernels: Any, name: str) -> None:
+    """Another thread may go back to a state of the file as soon as a group is here: it is asked for again."""
+    file = stored(kernels)
+    calls = {"insert": lambda: file.table.insert(mixed_row(1)), "truncate": lambda: file.table.truncate(10)}
+    call = calls.get(name, lambda: READS[name](file.made, 0))
+    expected = call()
+    file = stored(kernels)
+    plain, tries = file.fault, [0]
+
+    def fault(group: int) -> None:
+        tries[0] += 1
+        if tries[0] % 4 == 0:
+            plain(group)
+
+    table = make(kernels, MIXED, 2000).table
+    table.adopt(4000, 4000, file.missing, fault)
+    file.table = file.made.table = table
+    assert call() == expected and tries[0] >= 4
+
+
 def test_a_bit_that_is_cleared_elsewhere(kernels: Any) -> None:
     """``missing`` is shared: what others clear counts, and bits that are not there are clear."""
     file = stored(kernels)

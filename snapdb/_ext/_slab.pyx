@@ -63,6 +63,7 @@ include "_slab_find.pxi"
 
 cdef enum:
     ON_STACK = 32  # columns whose cells fit on the stack
+    TRIES = 100    # to have a group: another thread may go back to a state of the file as soon as it is here
 
 cdef inline Py_ssize_t position_of(object idx) except? -1:
     """A row id as a position, -1 for one that no row can have. TypeError where it is not an integer."""
@@ -762,11 +763,13 @@ cdef class SlabTable:
     cdef Slab ask(self, Py_ssize_t number):
         """A slab that is not here, after its group was asked for; None where it has no live row."""
         cdef Slab slab = None
-        if self.is_missing(number):
+        cdef int tries = 0
+        while slab is None and self.is_missing(number):
+            if tries == TRIES:
+                raise RuntimeError(f"slab group {number // self.group_slabs} was asked for and did not come")
             self.fault(number // self.group_slabs)
             slab = self.slabs.find(number)
-            if slab is None and self.is_missing(number):
-                raise RuntimeError(f"slab group {number // self.group_slabs} was asked for and did not come")
+            tries += 1
         return slab
 
     cdef bint open_missing(self):

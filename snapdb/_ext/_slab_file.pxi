@@ -378,11 +378,14 @@ cdef inline bint is_ready(Log log, Py_ssize_t size) noexcept:
 cdef int ask_from(SlabTable table, Py_ssize_t position) except -1:
     """Have every group from that of a position on. Runs Python code."""
     cdef Py_ssize_t size = table.slab_rows * table.group_slabs, group = position // size
+    cdef int tries
     while group * size < table.rows:
-        if table.is_missing(group * table.group_slabs):
-            table.fault(group)
-            if table.is_missing(group * table.group_slabs):
+        tries = 0
+        while table.is_missing(group * table.group_slabs):
+            if tries == TRIES:
                 raise RuntimeError(f"slab group {group} was asked for and did not come")
+            table.fault(group)
+            tries += 1
         group += 1
     return 0
 

@@ -22,6 +22,7 @@ __all__ = ["Blocks", "FileTable"]
 
 _GROUP_BYTES = 65536  # of blocks, which a group is to have at most
 _MOST_ROWS = 1 << 56
+_TRIES = 100  # to have a group: another thread may go back to a state of the file as soon as it is here
 _HEADER = struct.Struct("<4s3I2Q")  # magic, slabs, rows of a slab, bytes of a record; of a block, of the image
 _ENTRY = struct.Struct("<Q2I")  # place, live rows, heap bytes
 
@@ -249,11 +250,12 @@ class FileTable:
         group = number // self.group_slabs
         if not self._is_missing(group):
             return self._slabs.get(number)  # another thread may have brought it meanwhile
-        self._ask_group(group)
-        slab = self._slabs.get(number)
-        if slab is None and self._is_missing(group):
-            raise _not_come(group)
-        return slab
+        for _ in range(_TRIES):
+            self._ask_group(group)
+            slab = self._slabs.get(number)
+            if slab is not None or not self._is_missing(group):
+                return slab
+        raise _not_come(group)
 
     def _ask_open(self) -> None:
         """Have the group that the next row goes to."""
@@ -268,10 +270,12 @@ class FileTable:
         size = self.slab_rows * self.group_slabs
         group = position // size
         while self._missing is not None and group * size < self.rows:
-            if self._is_missing(group):
-                self._ask_group(group)
-                if self._is_missing(group):
+            tries = 0
+            while self._is_missing(group):
+                if tries == _TRIES:
                     raise _not_come(group)
+                self._ask_group(group)
+                tries += 1
             group += 1
 
     def _idle(self) -> None:
